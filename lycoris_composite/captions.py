@@ -1,0 +1,218 @@
+"""Panel captions, a template and a token budget, to a composite's one caption.
+
+Each panel's caption is varied on its own, so the left character's tags never wander to the right. What an option
+means, and the order of its draws, is upstream's (`BaseDataset.process_caption`); a test compares them.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lycoris_composite.errors import UserError
+
+FIELDS = ("left", "right", "left_tags", "right_tags")
+_FIELD_LIST = "{" + "}, {".join(FIELDS) + "}"
+DEFAULT_TEMPLATE = "{left}/{right}/COMPOSITE, {left_tags}, {right_tags}"
+
+
+@dataclass(frozen=True)
+class CaptionRules:
+    """A subset's caption options, under upstream's names and with upstream's defaults. `keep_tokens` counts tags."""
+
+    shuffle_caption: bool = False
+    caption_separator: str = ","
+    keep_tokens: int = 0
+    keep_tokens_separator: str | None = None
+    secondary_separator: str | None = None
+    enable_wildcard: bool = False
+    caption_prefix: str | None = None
+    caption_suffix: str | None = None
+    caption_dropout_rate: float = 0.0
+    caption_dropout_every_n_epochs: int = 0
+    caption_tag_dropout_rate: float = 0.0
+    token_warmup_min: int = 1
+    token_warmup_step: float = 0
+
+
+@dataclass(frozen=True)
+class PanelCaption:
+    """One panel's caption as it is in its file, and its character's trigger word."""
+
+    text: str
+    trigger: str
+    rules: CaptionRules
+
+
+@dataclass(frozen=True)
+class Budget:
+    """At most `limit` tokens, as `count` counts those of a text without the begin and end tokens."""
+
+    limit: int
+    count: Callable[[str], int]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The step being trained and how many there will be, for `token_warmup_step`: steps, or below 1 a share of all."""
+
+    step: int = 0
+    total_steps: int = 0
+
+    def grown(self, free: int, rules: CaptionRules) -> int:
+        """How many of `free` tags the warm-up has let in."""
+        warmup = rules.token_warmup_step
+        if warmup < 1:
+            warmup = math.floor(warmup * self.total_steps)
+        if not warmup or self.step >= warmup:
+            return free
+        return math.floor(self.step * (free - rules.token_warmup_min) / warmup) + rules.token_warmup_min
+
+
+NO_PROGRESS = Progress()
+
+
+@dataclass(frozen=True)
+class _Tags:
+    """A panel's tags. `kept` are those that `keep_tokens` or its separator protects, `last` those it pins to the end."""
+
+    kept: list[str]
+    free: list[str]
+    last: list[str]
+
+
+def check_template(template: str) -> None:
+    """Raises ValueError naming a field that is none of FIELDS, or the broken brace."""
+    for _, field, spec, conversion in string.Formatter().parse(template):
+        if field is not None and (field not in FIELDS or spec or conversion):
+            raise ValueError(f"unknown field {{{field}}}; the fields are {_FIELD_LIST}")
+
+
+def marker(template: str) -> str | None:
+    """The word that marks a composite, `COMPOSITE` in the default template: the fixed text of the joined name."""
+    name = template.split(",")[0]
+    words = re.findall(r"[^\s/|+&_-]+", "".join(text for text, *_ in string.Formatter().parse(name)))
+    return words[-1] if words else None
+
+
+def render(template: str, triggers: Sequence[str], tags: Sequence[Sequence[str]]) -> str:
+    """The template filled in; a tag list that is empty leaves no stray comma."""
+    values = dict(zip(FIELDS, (*triggers, *(", ".join(side) for side in tags)), strict=True))
+    parts = (part.strip().format(**values) for part in template.split(","))
+    return ", ".join(part for part in parts if part)
+
+
+def composite_caption(
+    template: str,
+    panels: Sequence[PanelCaption],
+    rng: random.Random,
+    epoch: int,
+    progress: Progress = NO_PROGRESS,
+    budget: Budget | None = None,
+) -> str:
+    """The composite's caption, one draw of all that the panels' rules leave to chance.
+
+    It is dropped as a whole (an empty caption) where upstream would drop every panel's own. Over the budget, the
+    panels give up their last free tags in turn, one each, so none is cut alone; protected tags go after all others.
+    """
+    if _dropped(panels, rng, epoch):
+        return ""
+    sides = [_without_trigger(vary(panel.text, panel.rules, rng, progress), panel) for panel in panels]
+    triggers = [panel.trigger for panel in panels]
+    if budget is not None:
+        _fit(template, triggers, sides, budget)
+    return render(template, triggers, [_texts(side, panel.rules) for side, panel in zip(sides, panels, strict=True)])
+
+
+def _dropped(panels: Sequence[PanelCaption], rng: random.Random, epoch: int) -> bool:
+    rate = min(panel.rules.caption_dropout_rate for panel in panels)
+    if rate > 0 and rng.random() < rate:
+        return True
+    every = [panel.rules.caption_dropout_every_n_epochs for panel in panels]
+    return all(count > 0 and epoch % count == 0 for count in every)
+
+
+def first_tag(text: str, rules: CaptionRules) -> str:
+    """The first tag of a caption's first line, before prefix and suffix; empty where there is none."""
+    head = text.split("\n")[0]
+    if rules.keep_tokens_separator:
+        head = head.split(rules.keep_tokens_separator)[0]
+    return head.split(rules.caption_separator)[0].strip()
+
+
+def vary(text: str, rules: CaptionRules, rng: random.Random, progress: Progress) -> _Tags:
+    """The caption's tags after prefix, suffix, wildcards, warm-up, shuffling and tag dropout."""
+    text = _choose(_affixed(text, rules), rules, rng)
+    tags = _split(text, rules)
+    free = tags.free[: progress.grown(len(tags.free), rules)]
+    if rules.shuffle_caption:
+        rng.shuffle(free)
+    if rules.caption_tag_dropout_rate > 0:
+        free = [tag for tag in free if rng.random() >= rules.caption_tag_dropout_rate]
+    return _Tags(tags.kept, free, tags.last)
+
+
+def _affixed(text: str, rules: CaptionRules) -> str:
+    if rules.caption_prefix:
+        text = f"{rules.caption_prefix} {text}"
+    return f"{text} {rules.caption_suffix}" if rules.caption_suffix else text
+
+
+def _choose(text: str, rules: CaptionRules, rng: random.Random) -> str:
+    """One line of several, and one of each `{a|b}`; `{{` and `}}` stand for braces. Without wildcards the first line."""
+    if not rules.enable_wildcard:
+        return text.split("\n")[0]
+    if "\n" in text:
+        text = rng.choice(text.split("\n"))
+    # Private-use characters cannot be in a caption by accident, so they can hold the escaped braces' places.
+    text = text.replace("{{", "\ue000").replace("}}", "\ue001")
+    text = re.sub(r"\{([^}]+)\}", lambda match: rng.choice(match.group(1).split("|")), text)
+    return text.replace("\ue000", "{").replace("\ue001", "}")
+
+
+def _split(text: str, rules: CaptionRules) -> _Tags:
+    if rules.keep_tokens_separator and rules.keep_tokens_separator in text:
+        kept, free, *last = text.split(rules.keep_tokens_separator, 2)
+        return _Tags(*(_tags(part, rules) for part in (kept, free, last[0] if last else "")))
+    tags = _tags(text, rules)
+    return _Tags(tags[: rules.keep_tokens], tags[rules.keep_tokens :], [])
+
+
+def _tags(text: str, rules: CaptionRules) -> list[str]:
+    return [tag.strip() for tag in text.split(rules.caption_separator) if tag.strip()]
+
+
+def _without_trigger(tags: _Tags, panel: PanelCaption) -> _Tags:
+    """The trigger word stands in the joined name; once more among the tags would only cost tokens."""
+    return _Tags(*([tag for tag in part if tag != panel.trigger] for part in (tags.kept, tags.free, tags.last)))
+
+
+def _texts(tags: _Tags, rules: CaptionRules) -> list[str]:
+    texts = tags.kept + tags.free + tags.last
+    if rules.secondary_separator:
+        texts = [text.replace(rules.secondary_separator, rules.caption_separator) for text in texts]
+    return texts
+
+
+def _fit(template: str, triggers: Sequence[str], sides: Sequence[_Tags], budget: Budget) -> None:
+    """Shortens the sides' lists in place. Counted tag by tag, as a tokenizer never merges across a comma."""
+    comma = budget.count(",")
+    used = budget.count(render(template, triggers, [[] for _ in sides]))
+    used += sum(budget.count(tag) + comma for side in sides for part in (side.kept, side.free, side.last) for tag in part)
+    while used > budget.limit:
+        gave = False
+        for side in reversed(sides):
+            for part in (side.free, side.last, side.kept):
+                if part:
+                    used -= budget.count(part.pop()) + comma
+                    gave = True
+                    break
+        if not gave:
+            raise UserError(
+                f"{'/'.join(triggers)}: the joined name alone is over {budget.limit} tokens; "
+                "shorten the trigger words or raise max_token_length."
+            )

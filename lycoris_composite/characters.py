@@ -1,0 +1,148 @@
+"""Subsets to characters: a trigger word and captioned images. Headers and captions are read here, pixels never."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lycoris_composite.captions import CaptionRules, first_tag
+from lycoris_composite.errors import UserError
+from lycoris_composite.images import image_size, list_images
+
+
+@dataclass(frozen=True)
+class TrainingImage:
+    """An image file, its upright (width, height), and its caption or None where it has no caption file."""
+
+    path: str
+    size: tuple[int, int]
+    caption: str | None
+
+
+@dataclass(frozen=True)
+class Subset:
+    """One of kohya's folders with its options, and what lies in it."""
+
+    folder: str
+    repeats: int
+    class_tokens: str | None
+    caption_extension: str
+    rules: CaptionRules
+    images: tuple[TrainingImage, ...] = ()
+    flip_aug: bool = False
+
+
+@dataclass(frozen=True)
+class Character:
+    """Who a subset shows. Images and captions are its subset's, in path order."""
+
+    trigger: str
+    subset: Subset
+    captions: tuple[str, ...]
+
+    @property
+    def images(self) -> tuple[TrainingImage, ...]:
+        return self.subset.images
+
+
+def read_subset(subset: Subset) -> Subset:
+    """The subset with its images' sizes and captions. Raises UserError naming the file that cannot be used."""
+    folder = Path(subset.folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; correct the path in the config.")
+    images = []
+    for path in list_images(folder):
+        images.append(TrainingImage(str(path), _readable_size(path), read_caption(path, subset)))
+    return Subset(**{**subset.__dict__, "images": tuple(images)})
+
+
+def _readable_size(path: Path) -> tuple[int, int]:
+    try:
+        size = image_size(path)
+    except Exception as error:  # Pillow raises half a dozen kinds for a broken header
+        if path.stat().st_size == 0:
+            raise UserError(f"{path}: the file is empty (0 bytes); remove or replace it.") from error
+        raise UserError(f"{path}: cannot be read as an image; remove or replace it.") from error
+    if min(size) < 1:
+        raise UserError(f"{path}: the image is {size[0]}x{size[1]} pixels; remove or replace it.")
+    return size
+
+
+def read_caption(image: Path, subset: Subset) -> str | None:
+    """The image's caption file as upstream reads it, None where there is none. Several lines only with wildcards."""
+    extension = subset.caption_extension
+    base = os.path.splitext(image)[0]
+    candidates = [base + extension]
+    if len(base.split("_")) >= 5:  # a name that ends in face positions, as upstream's tools write it
+        candidates.append("_".join(base.split("_")[:-4]) + extension)
+    path = next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
+    if path is None:
+        return None
+    try:
+        lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 (byte {error.start}); save the caption as UTF-8.") from error
+    text = "\n".join(line for line in lines if line) if subset.rules.enable_wildcard else (lines or [""])[0]
+    if not text:
+        raise UserError(f"{path}: empty caption; write the trigger word and tags, or remove all captions of the folder.")
+    return text
+
+
+def characters_of(subsets: Iterable[Subset]) -> list[Character]:
+    """A character for each subset, sorted by trigger word, so that the order of a folder listing changes nothing.
+
+    The trigger word is the captions' first tag where `keep_tokens` (or its separator) keeps it first, else the
+    first of the class tokens. Raises UserError for fewer than two characters, two of one name, or unusable captions.
+    """
+    characters = [_character(subset) for subset in subsets]
+    by_trigger: dict[str, Character] = {}
+    for character in characters:
+        other = by_trigger.setdefault(character.trigger, character)
+        if other is not character:
+            raise UserError(
+                f'{character.subset.folder}: the trigger word "{character.trigger}" is also that of '
+                f"{other.subset.folder}; put one character's images in one folder, or give each a word of its own."
+            )
+    if len(characters) < 2:
+        found = characters[0].subset.folder if characters else "no subset"
+        raise UserError(f"a composite needs two characters or more, but the data has {len(characters)} ({found}); add another.")
+    return sorted(characters, key=lambda character: character.trigger)
+
+
+def _character(subset: Subset) -> Character:
+    if not subset.images:
+        raise UserError(f"{subset.folder}: no images in it; add some or remove the subset.")
+    captions = _captions(subset)
+    trigger = _trigger(subset, captions)
+    return Character(trigger, subset, captions)
+
+
+def _captions(subset: Subset) -> tuple[str, ...]:
+    missing = [image.path for image in subset.images if not image.caption]
+    if not missing:
+        return tuple(str(image.caption) for image in subset.images)
+    expected = os.path.splitext(missing[0])[0] + subset.caption_extension
+    if len(missing) < len(subset.images):
+        raise UserError(f"{expected}: missing caption, while other images of the folder have one; write it.")
+    if not subset.class_tokens:
+        raise UserError(f"{expected}: missing caption; write the trigger word and tags, or give the subset class_tokens.")
+    return (subset.class_tokens,) * len(subset.images)
+
+
+def _trigger(subset: Subset, captions: Sequence[str]) -> str:
+    rules = subset.rules
+    keeps_first = rules.keep_tokens > 0 or rules.keep_tokens_separator
+    if subset.class_tokens and not keeps_first:
+        return first_tag(subset.class_tokens, rules)
+    trigger = first_tag(captions[0], rules)
+    for image, caption in zip(subset.images, captions, strict=True):
+        if first_tag(caption, rules) != trigger:
+            raise UserError(
+                f'{image.path}: its caption begins with "{first_tag(caption, rules)}", that of {subset.images[0].path} '
+                f'with "{trigger}"; begin all captions of a folder with one trigger word.'
+            )
+    if not trigger:
+        raise UserError(f"{subset.images[0].path}: its caption has no first tag; begin it with the trigger word.")
+    return trigger

@@ -1,0 +1,56 @@
+"""`lycoris-composite <command>`: arguments to one call."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lycoris_composite import __version__, checkout, launcher
+
+_RUN_EXAMPLE = "example: lycoris-composite run train_network.py --dataset_config my.toml --output_dir out ..."
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lycoris-composite", description="Composites for kohya's sd-scripts.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    setup = commands.add_parser(
+        "setup", help="get sd-scripts and what it needs", epilog="example: lycoris-composite setup --dir ../sd-scripts"
+    )
+    setup.add_argument("--url", default=checkout.PUBLIC_URL, help="where to clone from (default: %(default)s)")
+    setup.add_argument("--ref", default=checkout.DEFAULT_REF, help="tag, branch or commit (default: %(default)s)")
+    setup.add_argument("--dir", type=Path, default=checkout.default_folder(), help="where to (default: %(default)s)")
+    run = commands.add_parser(
+        "run", help="run an upstream script with [datasets.composite] understood", epilog=_RUN_EXAMPLE, allow_abbrev=False
+    )
+    run.add_argument("script", help="e.g. train_network.py or sdxl_train_network.py; all its own flags follow")
+    run.add_argument("--sd_scripts", metavar="DIR", help="the sd-scripts clone to use")
+    run.add_argument("--allow_pickle", action="store_true", help="load .ckpt files that hold more than weights")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    own, flags = parser().parse_known_args(arguments)
+    if own.command == "run":
+        return launcher.report(lambda: _run(own, flags))
+    if flags:
+        parser().error(f"unrecognized arguments: {' '.join(flags)}")
+    return launcher.report(lambda: _setup(own))
+
+
+def _setup(own: argparse.Namespace) -> None:
+    for line in checkout.setup(own.url, own.ref, own.dir):
+        print(line, flush=True)
+
+
+def _run(own: argparse.Namespace, flags: Sequence[str]) -> None:
+    folder = checkout.find(own.sd_scripts)
+    from lycoris_composite.trainers.kohya import Upstream
+
+    Upstream(folder, own.script).run_script(flags, own.allow_pickle)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""The TOML file and `--set` to checked settings. Only `[composite]` is ours; all else is kohya's and stays as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import toml
+
+from lycoris_composite.captions import check_template
+from lycoris_composite.errors import UserError, nearest
+from lycoris_composite.plan import CompositeOptions
+
+DEFAULT_TRAINER = "train_network"
+_CHOICES = {"join": ("latent", "pixel"), "aspect": ("natural", "equal")}
+_OPTIONS = {option.name: type(option.default) for option in fields(CompositeOptions)}
+_KEYS = {*_OPTIONS, "trainer", "stage2"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A config file. `kohya` is flattened as upstream flattens it: its tables only group, a later key wins."""
+
+    path: Path
+    kohya: Mapping[str, Any]
+    composite: CompositeOptions
+    trainer: str = DEFAULT_TRAINER
+    stage2: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
+    """Reads a config and applies `key=value` overrides. Raises UserError naming file, table and key."""
+    tables = read_toml(path)
+    for override in overrides:
+        _override(tables, override)
+    composite = tables.pop("composite", None)
+    if composite is None:
+        raise UserError(f"{path}: no [composite] table; add one (it may be empty), or run upstream's train_network.py.")
+    if not isinstance(composite, dict):
+        raise UserError(f"{path}, composite: must be a table; write [composite] and its keys below it.")
+    _check_keys(composite, path)
+    return Settings(
+        path=path,
+        kohya=flatten(tables),
+        composite=composite_options(composite, f"{path}, [composite]"),
+        trainer=_trainer(composite, path),
+        stage2=_stage2(composite, path),
+    )
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file's tables. Raises UserError for one that is missing, not UTF-8 or not TOML."""
+    try:
+        return toml.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; give --config the path of a kohya config with a [composite] table.") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8.") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); correct the path.") from error
+    except (toml.TomlDecodeError, IndexError, ValueError, TypeError) as error:  # toml leaks its parser's own errors
+        raise UserError(f"{path}: not TOML ({str(error).splitlines()[0]}); correct that line.") from error
+
+
+def flatten(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """One namespace from all tables, as upstream's `read_config_from_file` makes it."""
+    flat: dict[str, Any] = {}
+    for name, value in tables.items():
+        flat.update(value if isinstance(value, dict) else {name: value})
+    return flat
+
+
+def composite_options(table: Mapping[str, Any], where: str) -> CompositeOptions:
+    """The options of a `[composite]` or `[datasets.composite]` table. `where` begins the sentence of a UserError."""
+    values = {}
+    for key, value in table.items():
+        if key not in _OPTIONS:
+            continue
+        wanted = _OPTIONS[key]
+        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, wanted):
+            raise UserError(f"{where} {key}: {value!r} is no {_TYPE_NAMES[wanted]}; write one.")
+        if key in _CHOICES and value not in _CHOICES[key]:
+            first, second = _CHOICES[key]
+            raise UserError(f'{where} {key}: "{value}" is neither {first} nor {second}{nearest(value, _CHOICES[key])}')
+        values[key] = value
+    options = CompositeOptions(**values)
+    _check_options(options, where)
+    return options
+
+
+_TYPE_NAMES = {str: "text", float: "number"}
+
+
+def _check_options(options: CompositeOptions, where: str) -> None:
+    try:
+        check_template(options.caption)
+    except ValueError as error:
+        raise UserError(f"{where} caption: {error}.") from error
+    if not 0 < options.composites_per_image <= 10_000:
+        raise UserError(f"{where} composites_per_image: {options.composites_per_image} is out of range; give 0.01 to 10000.")
+
+
+def check_option_keys(table: Mapping[str, Any], where: str) -> None:
+    """Raises UserError for a key of a `[datasets.composite]` table that is no option."""
+    for key in table:
+        if key not in _OPTIONS:
+            raise UserError(f"{where} {key}: unknown key{nearest(key, _OPTIONS) or '; remove it.'}")
+
+
+def _check_keys(composite: Mapping[str, Any], path: Path) -> None:
+    for key in composite:
+        if key not in _KEYS:
+            raise UserError(f"{path}, [composite] {key}: unknown key{nearest(key, _KEYS) or '; remove it.'}")
+
+
+def _trainer(composite: Mapping[str, Any], path: Path) -> str:
+    name = composite.get("trainer", DEFAULT_TRAINER)
+    if not isinstance(name, str) or not name.removesuffix(".py").isidentifier():
+        raise UserError(f'{path}, [composite] trainer: {name!r} is no script name; write e.g. "sdxl_train_network".')
+    return name.removesuffix(".py")
+
+
+def _stage2(composite: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    table = composite.get("stage2", {})
+    if not isinstance(table, dict):
+        raise UserError(f"{path}, [composite] stage2: must be a table; write [composite.stage2] and its keys below it.")
+    return dict(table)
+
+
+def _override(tables: dict[str, Any], override: str) -> None:
+    """Applies one `key=value`. A plain key goes where the file has it, a dotted one where the dots say."""
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f'--set {override}: not of the form key=value; write e.g. "--set xformers=false".')
+    *path, last = key.strip().split(".")
+    table = tables
+    if not path:
+        holders = [value for value in tables.values() if isinstance(value, dict) and last in value]
+        table = holders[-1] if holders else tables
+    for name in path:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise UserError(f"--set {override}: {name} is no table; leave out what stands before the last dot.")
+    table[last] = parse_value(text)
+
+
+def parse_value(text: str) -> Any:
+    """A TOML value, or the text itself where it is none: `false`, `1e-4`, `["a=b"]`, `192,192`."""
+    try:
+        return toml.loads(f"value = {text}")["value"]
+    except (toml.TomlDecodeError, IndexError, ValueError, TypeError):
+        return text

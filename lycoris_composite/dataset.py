@@ -1,0 +1,393 @@
+"""CompositeDataset: the plan's composites behind upstream's `DreamBoothDataset`.
+
+Upstream builds the batch: for each one it is shown a view of this dataset that holds just the batch's composites as
+images of one bucket, with latents joined or an image to load. So its keys, tokenizing, masks and weights are its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from library import train_util
+from library.strategy_base import LatentsCachingStrategy
+from library.train_util import BucketBatchIndex, BucketManager, DreamBoothDataset, ImageInfo
+from tqdm import tqdm
+
+from lycoris_composite import images
+from lycoris_composite.captions import Budget, CaptionRules, Progress
+from lycoris_composite.characters import Subset, TrainingImage, characters_of
+from lycoris_composite.compose import join_panels
+from lycoris_composite.errors import UserError
+from lycoris_composite.layout import Canvas, Size
+from lycoris_composite.pairing import generator
+from lycoris_composite.plan import CACHED_PIXEL_EPOCHS, Composite, CompositeOptions, Panel, Plan
+
+# Ends the names of our cache files. Not upstream's suffix: it reads image sizes from the names that end in that.
+CACHE_SUFFIX = "_composite.npz"
+_DEFAULT_MULTIPLE = 64  # upstream forgets bucket_reso_steps where enable_bucket is off; this is its default
+
+
+class SwitchedDataset(DreamBoothDataset):
+    """What stands in for `config_util.DreamBoothDataset`: upstream's own, or composites where the table asks for them."""
+
+    def __new__(cls, *args: Any, composite: dict | None = None, **kwargs: Any) -> SwitchedDataset:
+        return object.__new__(CompositeDataset if composite else cls)
+
+    def __init__(self, *args: Any, composite: dict | None = None, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+
+class CompositeDataset(SwitchedDataset):
+    """Composites of the subsets' images. `composite` holds CompositeOptions' fields, `seed` is the run's."""
+
+    def __init__(self, *args: Any, composite: dict, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.options = CompositeOptions(**composite)
+        self.composite_seed = seed or 0
+        self.plan: Plan | None = None
+        self._training_epoch: Any = None
+        self._panel_infos: dict[tuple[str, Size], ImageInfo] = {}
+        self._picture_infos: dict[tuple[int, int], ImageInfo] = {}
+        self._token_counts: dict[str, int] = {}
+        self._batch: dict[str, Composite] = {}
+
+    # -- before training ------------------------------------------------------------------------------------------
+
+    def get_image_size(self, image_path: str) -> Size:
+        return images.image_size(image_path)
+
+    def make_buckets(self) -> None:
+        """Lays out the plan instead of buckets: one bucket size per batch, as upstream's trainers need."""
+        for info in self.image_data.values():
+            info.image_size = self.get_image_size(info.absolute_path)
+        characters = characters_of(self._characters_subsets())
+        self.plan = Plan(characters, self._canvas(), self.options, self.batch_size, self.composite_seed)
+        self._length = self.plan.batches
+        self.num_train_images = self.plan.composites
+        self.enable_bucket = True
+        self.bucket_info = {"buckets": {n: {"resolution": size} for n, size in enumerate(self.plan.sizes)}}
+
+    def _characters_subsets(self) -> Iterator[Subset]:
+        """Upstream's subsets but for regularization, with what upstream read of them."""
+        infos: dict[int, list[ImageInfo]] = {id(subset): [] for subset in self.subsets}
+        for key in sorted(self.image_data):
+            infos[id(self.image_to_subset[key])].append(self.image_data[key])
+        return (self._subset_of(subset, infos[id(subset)]) for subset in self.subsets if not subset.is_reg)
+
+    def _subset_of(self, subset: Any, infos: Sequence[ImageInfo]) -> Subset:
+        rules = CaptionRules(**{name: getattr(subset, name) for name in CaptionRules.__dataclass_fields__})
+        return Subset(
+            folder=subset.image_dir,
+            repeats=subset.num_repeats if self.is_training_dataset else 1,
+            class_tokens=subset.class_tokens,
+            caption_extension=subset.caption_extension,
+            rules=rules,
+            images=tuple(TrainingImage(info.absolute_path, info.image_size, info.caption) for info in infos),
+            flip_aug=subset.flip_aug,
+        )
+
+    def _canvas(self) -> Canvas:
+        bucketed = self.enable_bucket
+        return Canvas(
+            size=(self.width, self.height),
+            multiple=self.bucket_reso_steps or _DEFAULT_MULTIPLE,
+            bucket_range=(self.min_bucket_reso, self.max_bucket_reso) if bucketed else None,
+            no_upscale=bool(self.bucket_no_upscale),
+            aspect=self.options.aspect,
+        )
+
+    def share_epoch(self, epoch: Any) -> None:
+        """Takes upstream's shared epoch counter. Its collator tells the dataset only after a batch was fetched, so a
+        worker's first batch would still be of the epoch before."""
+        self._training_epoch = epoch
+
+    def shuffle_buckets(self) -> None:
+        """Nothing to shuffle: the plan mixes every epoch anew, and upstream's would reseed the global generator."""
+
+    def is_text_encoder_output_cacheable(self, *args: Any, **kwargs: Any) -> bool:
+        raise UserError("cache_text_encoder_outputs: composites have a caption of their own in every epoch; turn it off.")
+
+    # -- latents --------------------------------------------------------------------------------------------------
+
+    def new_cache_latents(self, model: Any, accelerator: Any) -> None:
+        """Encodes each image once per panel size (`join = "latent"`), or each composite of a few epochs ("pixel")."""
+        strategy = LatentsCachingStrategy.get_strategy()
+        infos = self._infos_to_cache()
+        if strategy.cache_to_disk:
+            digest = _model_digest(model)
+            file_digest = cache(_file_digest)
+            for info in infos:
+                info.latents_npz = self._cache_path(info, digest, file_digest)
+            infos = infos[accelerator.process_index :: accelerator.num_processes]
+            infos = [info for info in infos if not self._is_cached(strategy, info)]
+        with ThreadPoolExecutor(max(1, strategy.batch_size)) as loaders:
+            for batch in tqdm(list(self._encodable(infos, strategy.batch_size)), desc="caching panels"):
+                for info, picture in zip(batch, loaders.map(self._picture, batch), strict=True):
+                    info.image = picture
+                _encode(strategy, model, batch)
+
+    def _infos_to_cache(self) -> list[ImageInfo]:
+        if self.options.join == "pixel":
+            self.plan.cycle_epochs = CACHED_PIXEL_EPOCHS
+            for epoch in range(1, CACHED_PIXEL_EPOCHS + 1):
+                for index in range(self.plan.composites):
+                    composite = self.plan.composite(epoch, index)
+                    info = self._info(f"{epoch}/{index}", composite.size, any(self._masked(p) for p in composite.panels))
+                    info.composite = composite
+                    self._picture_infos[epoch, index] = info
+            return list(self._picture_infos.values())
+        for number, character in enumerate(self.plan.characters):
+            for place, image in enumerate(character.images):
+                subset = self.image_to_subset[image.path]
+                for size in self.plan.panel_sizes(number, place):
+                    info = self._info(image.path, size, subset.alpha_mask)
+                    info.flip_aug = subset.flip_aug
+                    info.panel = Panel(character, image, "", size, False)
+                    self._panel_infos[image.path, size] = info
+        return list(self._panel_infos.values())
+
+    def _info(self, key: str, size: Size, alpha_mask: bool) -> ImageInfo:
+        info = ImageInfo(key, 1, "", False, key)
+        info.image_size = info.bucket_reso = info.resized_size = size
+        info.alpha_masked, info.flip_aug = alpha_mask, False
+        return info
+
+    def _encodable(self, infos: Sequence[ImageInfo], batch_size: int) -> Iterator[list[ImageInfo]]:
+        """The infos in batches that the VAE can take at once, of one size and the same options."""
+
+        def alike(info: ImageInfo) -> tuple:
+            return (*info.bucket_reso, info.flip_aug, info.alpha_masked)
+
+        ordered = sorted(infos, key=alike)
+        start = 0
+        for stop in range(1, len(ordered) + 1):
+            full = stop - start == max(1, batch_size)
+            if full or stop == len(ordered) or alike(ordered[stop]) != alike(ordered[start]):
+                yield ordered[start:stop]
+                start = stop
+
+    def _picture(self, info: ImageInfo) -> np.ndarray:
+        if hasattr(info, "composite"):
+            return self._joined_picture(info.composite, info.alpha_masked)
+        return self._panel_picture(info.panel, info.alpha_masked)
+
+    def _cache_path(self, info: ImageInfo, model_digest: str, file_digest: Callable[[str], bytes]) -> str:
+        """Beside the (left) image. The name holds all that the latents depend on, so none is ever stale."""
+        panels = info.composite.panels if hasattr(info, "composite") else (info.panel,)
+        digest = hashlib.sha256(model_digest.encode())
+        for panel in panels:
+            how = self.image_to_subset[panel.image.path].resize_interpolation or self.resize_interpolation
+            digest.update(f"{panel.size} {panel.flipped} {how}".encode() + file_digest(panel.image.path))
+        base, (width, height) = os.path.splitext(panels[0].image.path)[0], info.bucket_reso
+        return f"{base}_{width:04d}x{height:04d}_{digest.hexdigest()[:16]}{CACHE_SUFFIX}"
+
+    @staticmethod
+    def _is_cached(strategy: Any, info: ImageInfo) -> bool:
+        try:
+            return strategy.is_disk_cached_latents_expected(
+                info.bucket_reso, info.latents_npz, info.flip_aug, info.alpha_masked
+            )
+        except Exception:  # a torn file, from a run that was killed: upstream would stop at it
+            os.remove(info.latents_npz)
+            return False
+
+    # -- batches --------------------------------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is being trained, from 1."""
+        shared = self._training_epoch
+        return max(1, self.current_epoch if shared is None else shared.value)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        epoch = self.epoch
+        composites = [self.plan.composite(epoch, number) for number in self.plan.batch(epoch, index)]
+        view = self._view(composites, epoch)
+        example = DreamBoothDataset.__getitem__(view, 0)
+        self._add_conditioning(example, composites)
+        if example["images"] is not None and self.options.join == "latent":
+            example["panel_widths"] = [[panel.size[0] for panel in composite.panels] for composite in composites]
+        return example
+
+    def _view(self, composites: Sequence[Composite], epoch: int) -> CompositeDataset:
+        """This dataset as upstream's `__getitem__` should see it for one batch: one bucket with these images."""
+        view = copy.copy(self)
+        view._batch = {f"{composite.epoch}/{composite.index}": composite for composite in composites}
+        view.bucket_manager = SimpleNamespace(buckets=[list(view._batch)])
+        view.buckets_indices = [BucketBatchIndex(0, len(composites), 0)]
+        view.image_data, view.image_to_subset = {}, {}
+        for key, composite in view._batch.items():
+            masked = any(self._masked(panel) for panel in composite.panels)
+            info = self._info(key, composite.size, masked)
+            progress = Progress(self.current_step, self.max_train_steps)
+            info.caption = self.plan.caption(composite, epoch, progress, self._budget())
+            self._fill_latents(info, composite)
+            view.image_data[key] = info
+            view.image_to_subset[key] = self._joined_subset(composite, masked)
+        return view
+
+    def process_caption(self, subset: Any, caption: str) -> str:
+        """The plan's captions are final."""
+        return caption
+
+    def _fill_latents(self, info: ImageInfo, composite: Composite) -> None:
+        if self._picture_infos:
+            info.latents, info.alpha_mask = self._latents(self._picture_infos[composite.epoch, composite.index], False)
+        elif self._panel_infos:
+            panels = [self._latents(self._panel_infos[p.image.path, p.size], p.flipped) for p in composite.panels]
+            info.latents = join_panels([latents for latents, _ in panels])
+            info.alpha_mask = self._joined_mask([mask for _, mask in panels], composite)
+        # Upstream wants both beside latents; what the batch carries is filled in by _add_conditioning.
+        info.latents_original_size, info.latents_crop_ltrb = composite.size, (0, 0, *composite.size)
+
+    def _latents(self, info: ImageInfo, flipped: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if info.latents_npz is None:
+            latents, mask = (info.latents_flipped if flipped else info.latents), info.alpha_mask
+        else:
+            strategy = self.latents_caching_strategy
+            plain, _, _, mirrored, mask = strategy.load_latents_from_disk(info.latents_npz, info.bucket_reso)
+            latents = torch.from_numpy(mirrored if flipped else plain)
+            mask = None if mask is None else torch.from_numpy(mask)
+        return latents, torch.flip(mask, [1]) if flipped and mask is not None else mask
+
+    @staticmethod
+    def _joined_mask(masks: Sequence[torch.Tensor | None], composite: Composite) -> torch.Tensor | None:
+        """Masks are (height, width) in pixels; a panel without one counts in full, as upstream has it in a batch."""
+        if all(mask is None for mask in masks):
+            return None
+        whole = [torch.ones(panel.size[::-1]) for panel in composite.panels]
+        return join_panels([ones if mask is None else mask for mask, ones in zip(masks, whole, strict=True)])
+
+    def _masked(self, panel: Panel) -> bool:
+        return self.image_to_subset[panel.image.path].alpha_mask
+
+    def _joined_subset(self, composite: Composite, masked: bool) -> SimpleNamespace:
+        """The subset options that upstream asks for a sample. Flips and crops happened panel by panel."""
+        attributes: dict = {}
+        for panel in reversed(composite.panels):
+            attributes.update(self.image_to_subset[panel.image.path].custom_attributes)
+        return SimpleNamespace(
+            custom_attributes=attributes, flip_aug=False, alpha_mask=masked, random_crop=False, color_aug=False
+        )
+
+    def _budget(self) -> Budget | None:
+        """The tokens a caption may have, where the tokenize strategy says so (CLIP's do)."""
+        limit = getattr(self.tokenize_strategy, "max_length", None)
+        tokenizer = getattr(self.tokenize_strategy, "tokenizer", getattr(self.tokenize_strategy, "tokenizer1", None))
+        if limit is None or tokenizer is None:
+            return None
+        return Budget(limit - 2, lambda text: self._count_tokens(tokenizer, text))
+
+    def _count_tokens(self, tokenizer: Any, text: str) -> int:
+        count = self._token_counts.get(text)
+        if count is None:
+            count = self._token_counts[text] = len(tokenizer.tokenize(text))
+        return count
+
+    def _add_conditioning(self, example: dict[str, Any], composites: Sequence[Composite]) -> None:
+        """SDXL's sizes and crops, with upstream's values for one panel. The original size is that of the panels'
+        originals side by side, scaled to the smallest one's height; the crop is the left edge's and the deepest top."""
+        originals, crops = [], []
+        for composite in composites:
+            height = min(panel.image.size[1] for panel in composite.panels)
+            width = sum(panel.image.size[0] * height / panel.image.size[1] for panel in composite.panels)
+            originals.append((height, round(width)))
+            tops_lefts = [_crop_top_left(panel) for panel in composite.panels]
+            crops.append((max(top for top, _ in tops_lefts), tops_lefts[0][1]))
+        example["original_sizes_hw"] = torch.LongTensor(originals)
+        example["crop_top_lefts"] = torch.LongTensor(crops)
+        example["target_sizes_hw"] = torch.LongTensor([composite.size[::-1] for composite in composites])
+        example["flippeds"] = [any(panel.flipped for panel in composite.panels) for composite in composites]
+
+    # -- pictures -------------------------------------------------------------------------------------------------
+
+    def load_image_with_face_info(self, subset: Any, image_path: str, alpha_mask: bool = False) -> tuple:
+        """Upstream's door to an image's pixels; `image_path` is a composite's key in this view."""
+        return self._joined_picture(self._batch[image_path], alpha_mask), 0, 0, 0, 0
+
+    def _joined_picture(self, composite: Composite, alpha: bool) -> np.ndarray:
+        """uint8 (height, width, 3 or 4)."""
+        rng = generator(self.composite_seed, composite.epoch, composite.index, "augment")
+        panels = [self._panel_picture(panel, alpha, rng) for panel in composite.panels]
+        return join_panels(panels, axis=-2)
+
+    def _panel_picture(self, panel: Panel, alpha: bool, rng: random.Random | None = None) -> Any:
+        """One panel resized and cropped as upstream does, then augmented."""
+        subset = self.image_to_subset[panel.image.path]
+        picture = images.read_image(panel.image.path, alpha)
+        how = subset.resize_interpolation or self.resize_interpolation
+        random_crop = subset.random_crop and rng is not None
+        with _drawing_from(rng):
+            picture, *_ = train_util.trim_and_resize_if_required(
+                random_crop, picture, panel.size, _covering_size(panel), resize_interpolation=how
+            )
+            augment = self.aug_helper.get_augmentor(subset.color_aug)
+            if augment is not None and rng is not None:
+                picture[:, :, :3] = augment(image=picture[:, :, :3])["image"]
+        if alpha and not subset.alpha_mask:
+            picture[:, :, 3] = 255
+        return picture[:, ::-1] if panel.flipped else picture
+
+
+@contextmanager
+def _drawing_from(rng: random.Random | None) -> Iterator[None]:
+    """Upstream's crops and colour changes draw from the global generator: lend it ours, and give it back as it was."""
+    if rng is None:
+        yield
+        return
+    state = random.getstate()
+    random.seed(rng.getrandbits(64))
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+def _covering_size(panel: Panel) -> Size:
+    """The size at which the image just covers its panel, from upstream's own bucket arithmetic."""
+    manager = BucketManager(False, panel.size, None, None, None)
+    manager.set_predefined_resos([panel.size])
+    return manager.select_bucket(*panel.image.size)[1]
+
+
+def _crop_top_left(panel: Panel) -> tuple[int, int]:
+    left, top, right, _ = BucketManager.get_crop_ltrb(panel.size, panel.image.size)
+    return int(top), int(panel.size[0] - right if panel.flipped else left)
+
+
+def _encode(strategy: Any, model: Any, batch: Sequence[ImageInfo]) -> None:
+    """One VAE pass through upstream's strategy; a file gets its name only when it is complete."""
+    names = [info.latents_npz for info in batch]
+    for info in batch:
+        info.latents_npz = info.latents_npz and f"{info.latents_npz}.{os.getpid()}.npz"
+    strategy.cache_batch_latents(model, batch, batch[0].flip_aug, batch[0].alpha_masked, False)
+    for info, name in zip(batch, names, strict=True):
+        info.image = None
+        if name:
+            os.replace(info.latents_npz, name)
+            info.latents_npz = name
+
+
+def _file_digest(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).digest()
+
+
+def _model_digest(model: Any) -> str:
+    """Of the weights as they encode, in their dtype."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

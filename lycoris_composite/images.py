@@ -1,0 +1,54 @@
+"""Image files to upright arrays. Upstream reads some of them wrongly: turned by EXIF, or 16 bits clipped to white."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+_EXIF_ORIENTATION = 0x0112
+_TURNED = (5, 6, 7, 8)
+
+
+def extensions() -> frozenset[str]:
+    """The extensions of upstream's `train_util.IMAGE_EXTENSIONS`, those of installed Pillow plugins among them."""
+    known = [".png", ".jpg", ".jpeg", ".webp", ".bmp"]
+    if find_spec("pillow_avif"):
+        known.append(".avif")
+    if find_spec("pillow_jxl") or find_spec("jxlpy"):
+        known.append(".jxl")
+    return frozenset(known + [extension.upper() for extension in known])
+
+
+def list_images(folder: Path) -> list[Path]:
+    """The folder's own image files, sorted."""
+    known = extensions()
+    return sorted(path for path in folder.iterdir() if path.suffix in known)
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(width, height) in pixels as seen upright; from the header alone."""
+    with Image.open(path) as image:
+        turned = image.getexif().get(_EXIF_ORIENTATION) in _TURNED
+        return image.size[::-1] if turned else image.size
+
+
+def read_image(path: str | Path, alpha: bool = False) -> np.ndarray:
+    """The upright image as uint8 (height, width, 3), or (height, width, 4) with `alpha`: upstream's `load_image`,
+    but with EXIF orientation applied and 16-bit images scaled. Raises OSError for what cannot be decoded."""
+    with Image.open(path) as image:
+        image = ImageOps.exif_transpose(image)
+        if image.mode.startswith("I;16") or image.mode == "I":
+            image = _from_16_bits(image)
+        wanted = "RGBA" if alpha else "RGB"
+        if image.mode != wanted:
+            image = image.convert(wanted)
+        return np.array(image, np.uint8)
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    """Pillow's own conversion clips at 255, which turns most of a 16-bit picture white."""
+    values = np.array(image).astype(np.int64)
+    return Image.fromarray((values.clip(0, 65535) // 257).astype(np.uint8))

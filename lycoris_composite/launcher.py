@@ -1,0 +1,170 @@
+"""Config to stages to trainer, one after the other, in this process."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import toml
+
+from lycoris_composite import checkout, config, images
+from lycoris_composite.errors import UserError
+from lycoris_composite.plan import Plan
+from lycoris_composite.sampling import MOST_CHARACTERS, sample_prompts
+from lycoris_composite.stages import Stage, config_text, dataset_config, stages_of, without_cuda
+from lycoris_composite.subsets import datasets_of, parse_resolution, plan_of
+
+_HELP = """\
+Trains the two stages of a kohya config with a [composite] table: single characters, then composites of them.
+
+  accelerate launch train_composite.py --config cg3.toml
+  accelerate launch train_composite.py --config cg3.toml --cpu --set composite.stage2.resolution=512,512
+
+Any other flag is kohya's own (--output_dir, --learning_rate ...) and wins over the file in both stages.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The launcher's own flags; all others are upstream's."""
+    parser = argparse.ArgumentParser(
+        prog="train_composite.py", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="a kohya config with a [composite] table")
+    parser.add_argument("--sd_scripts", metavar="DIR", help="the sd-scripts clone to use")
+    parser.add_argument("--stage", type=int, choices=(1, 2), help="run one stage alone; 2 needs what 1 has saved")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="set any key, dots for tables")
+    parser.add_argument("--cpu", action="store_true", help="run on a machine without CUDA; what has to change is said")
+    parser.add_argument("--allow_pickle", action="store_true", help="load .ckpt files that hold more than weights")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the stages. 0 when they are done, 2 for a mistake that the user can mend, said in one sentence."""
+    own, flags = parser().parse_known_args(arguments)
+    return report(lambda: _run(own, flags))
+
+
+def report(action: Callable[[], None]) -> int:
+    """Runs an action for the command line: a UserError becomes one line and exit code 2."""
+    try:
+        action()
+    except UserError as error:
+        if _is_main_process():
+            print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _run(own: argparse.Namespace, flags: Sequence[str]) -> None:
+    settings = config.load(own.config, own.set)
+    folder = checkout.find(own.sd_scripts)
+    # Only now: it takes upstream and torch seconds to import, and a mistake in the config should not cost them.
+    from lycoris_composite.trainers.kohya import Upstream
+
+    upstream = Upstream(folder, settings.trainer)
+    settings = replace(settings, kohya={**settings.kohya, **_without_set(upstream.given_flags(flags), own.set)})
+    upstream.check_options(settings.stage2, f"{own.config}, [composite.stage2]")
+    if own.cpu:
+        settings = _on_cpu(settings)
+    stages = stages_of(settings, own.stage)
+    upstream.check(settings.kohya.get("network_module"))
+    plans = _check_data(stages[-1], settings)
+    _check_start(stages[0])
+    for stage in stages:
+        _write_configs(stage, settings, plans)
+    for stage in stages:
+        _say(f"stage {stage.number}: {'composites' if stage.composite else 'single images'} -> {stage.output}")
+        upstream.run_stage(_with_prompts(stage), own.allow_pickle)
+
+
+def _without_set(given: dict, overrides: Sequence[str]) -> dict:
+    """The flags but for those that `--set` sets too: it is there for what flags cannot reach, so it wins."""
+    keys = {override.partition("=")[0].strip() for override in overrides}
+    return {key: value for key, value in given.items() if key not in keys}
+
+
+def _on_cpu(settings: config.Settings) -> config.Settings:
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    kohya, lines = without_cuda(settings.kohya)
+    for line in lines:
+        _say(f"--cpu: {line}")
+    return replace(settings, kohya=kohya, stage2=without_cuda(settings.stage2)[0])
+
+
+def _check_data(stage: Stage, settings: config.Settings) -> list[Plan]:
+    """Reads headers, captions and pixels once, for the stage that makes composites: a mistake must not wait until
+    stage 1 has been trained. The plans are the ones that training will make."""
+    options = settings.composite
+    plans = [plan_of(dataset, options, stage.settings["seed"]) for dataset in datasets_of(stage.settings, options.aspect)]
+    paths = sorted({image.path for plan in plans for character in plan.characters for image in character.images})
+    with ThreadPoolExecutor() as readers:
+        list(readers.map(_check_pixels, paths))
+    for plan in plans:
+        names = ", ".join(f"{character.trigger} ({len(character.images)})" for character in plan.characters)
+        _say(f"characters: {names}; {plan.composites} composites an epoch in {len(plan.sizes)} size(s)")
+    return plans
+
+
+def _check_pixels(path: str) -> None:
+    try:
+        images.read_image(path)
+    except Exception as error:  # Pillow raises many kinds for broken data
+        raise UserError(f"{path}: cannot be decoded ({error}); remove or replace it.") from error
+
+
+def _check_start(stage: Stage) -> None:
+    if stage.weights_from is not None and not stage.weights_from.is_file():
+        raise UserError(f"{stage.weights_from}: not there, but stage 2 starts from it; run stage 1 first.")
+    model = stage.settings.get("pretrained_model_name_or_path")
+    if not model:
+        raise UserError("pretrained_model_name_or_path: not set; name the base model's file or folder.")
+
+
+def _write_configs(stage: Stage, settings: config.Settings, plans: Sequence[Plan]) -> None:
+    stage = _with_prompts(stage)
+    if not settings.kohya.get("sample_prompts"):
+        single = parse_resolution(settings.kohya.get("resolution") or plans[0].canvas.size)
+        prompts = sample_prompts(plans[0], single)
+        write_whole(_prompts_file(stage), json.dumps(prompts, ensure_ascii=False, indent=1))
+        if stage.number == 1 and len(plans[0].characters) > MOST_CHARACTERS:
+            _say(f"sample prompts: the first {MOST_CHARACTERS} of {len(plans[0].characters)} characters")
+    if stage.settings.get("dataset_config"):
+        source = config.read_toml(Path(stage.settings["dataset_config"]))
+        write_whole(stage.dataset_config_file, toml.dumps(dataset_config(stage, source, settings.stage2)))
+    write_whole(stage.config_file, config_text(stage))
+
+
+def _with_prompts(stage: Stage) -> Stage:
+    if stage.settings.get("sample_prompts"):
+        return stage
+    return replace(stage, settings={**stage.settings, "sample_prompts": str(_prompts_file(stage))})
+
+
+def _prompts_file(stage: Stage) -> Path:
+    return stage.output_dir / f"{stage.name.removesuffix('-stage1')}-prompts.json"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file that is complete under its name or not there. Every process of a run writes the same text."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); make room or choose another output_dir.") from error
+
+
+def _is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _say(line: str) -> None:
+    if _is_main_process():
+        print(f"lycoris-composite: {line}", flush=True)

@@ -1,0 +1,100 @@
+"""Panel aspect ratios, an area and a multiple, to panel sizes and the composite's size. Sizes are (width, height) in pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """What limits a composite. `size` is kohya's `resolution`, `multiple` its `bucket_reso_steps`, `bucket_range`
+    its `min_bucket_reso` and `max_bucket_reso` (both None without `enable_bucket`)."""
+
+    size: Size
+    multiple: int = 64
+    bucket_range: tuple[int, int] | None = None
+    no_upscale: bool = False
+    aspect: str = "natural"
+
+    @property
+    def area(self) -> int:
+        return self.size[0] * self.size[1]
+
+
+@lru_cache(maxsize=64)
+def bucket_sizes(canvas: Canvas) -> tuple[Size, ...]:
+    """The buckets of upstream's `model_util.make_bucket_resolutions`, which a test compares with it. Written again
+    because previews and checks before a run have no sd-scripts to ask."""
+    if canvas.bucket_range is None:
+        return (canvas.size,)
+    smallest, largest = canvas.bucket_range
+    step = canvas.multiple
+    side = int(math.sqrt(canvas.area) // step) * step
+    sizes = {(side, side)}
+    for width in range(smallest, largest + 1, step):
+        height = min(largest, canvas.area // width // step * step)
+        if height >= smallest:
+            sizes |= {(width, height), (height, width)}
+    return tuple(sorted(sizes))
+
+
+def bucket_of(image_size: Size, canvas: Canvas) -> Size:
+    """The bucket of upstream's `BucketManager.select_bucket`. With `no_upscale` it is the image's own size, cut to
+    the multiple and scaled down to the area where larger."""
+    width, height = image_size
+    aspect = width / height
+    if canvas.no_upscale and canvas.bucket_range is not None:
+        return _own_bucket(width, height, canvas)
+    sizes = bucket_sizes(canvas)
+    if image_size in sizes:
+        return image_size
+    return min(sizes, key=lambda size: abs(size[0] / size[1] - aspect))
+
+
+def _own_bucket(width: int, height: int, canvas: Canvas) -> Size:
+    scale = min(1.0, math.sqrt(canvas.area / (width * height)))
+    step = canvas.multiple
+    return (max(step, int(width * scale) // step * step), max(step, int(height * scale) // step * step))
+
+
+def panel_sizes(buckets: Sequence[Size], canvas: Canvas) -> tuple[Size, ...]:
+    """The panels' sizes, left to right: one height for all, widths by the buckets' aspect ratios, everything in
+    multiples, and the joined area at most the canvas's. The tallest height that fits is taken.
+
+    With `aspect = "equal"` the canvas is split into equal panels instead. Raises ValueError when not even one
+    multiple per panel fits.
+    """
+    if canvas.aspect == "equal":
+        return _equal_panels(len(buckets), canvas)
+    step = canvas.multiple
+    aspects = [width / height for width, height in buckets]
+    limit = min(height for _, height in buckets) if canvas.no_upscale else canvas.area
+    tallest = min(limit, math.ceil(math.sqrt(canvas.area / sum(aspects))) + 2 * step)
+    for height in range(tallest // step * step, 0, -step):
+        widths = [max(step, round(aspect * height / step) * step) for aspect in aspects]
+        if height * sum(widths) <= canvas.area:
+            return tuple((width, height) for width in widths)
+    raise _too_small(len(buckets), canvas)
+
+
+def _equal_panels(panels: int, canvas: Canvas) -> tuple[Size, ...]:
+    step = canvas.multiple
+    width, height = canvas.size[0] // panels // step * step, canvas.size[1] // step * step
+    if not width or not height:
+        raise _too_small(panels, canvas)
+    return ((width, height),) * panels
+
+
+def _too_small(panels: int, canvas: Canvas) -> ValueError:
+    width, height = canvas.size
+    return ValueError(f"{width}x{height} is too small for {panels} panels in multiples of {canvas.multiple}")
+
+
+def composite_size(panels: Sequence[Size]) -> Size:
+    """The size of the panels side by side."""
+    return sum(width for width, _ in panels), panels[0][1]

@@ -1,0 +1,192 @@
+"""(epoch, index) to what one composite is: characters, pairing, layout and captions in one chain.
+
+Training and every preview ask this one plan, so no picture can show what training does not do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+
+import numpy as np
+
+from lycoris_composite.captions import DEFAULT_TEMPLATE, NO_PROGRESS, Budget, PanelCaption, Progress, composite_caption
+from lycoris_composite.characters import Character, TrainingImage
+from lycoris_composite.errors import UserError
+from lycoris_composite.layout import Canvas, Size, bucket_of, composite_size, panel_sizes
+from lycoris_composite.pairing import PANELS, Groups, epoch_groups, generator
+
+# With `join = "pixel"` and cached latents, the pictures of this many epochs are encoded and come round again:
+# more variety costs one VAE pass per composite, and two is the least at which consecutive epochs differ.
+CACHED_PIXEL_EPOCHS = 2
+
+
+@dataclass(frozen=True)
+class CompositeOptions:
+    """What `[composite]` says about the composites themselves."""
+
+    caption: str = DEFAULT_TEMPLATE
+    composites_per_image: float = 1.0
+    join: str = "latent"
+    aspect: str = "natural"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One image's place in a composite: its character, its (width, height) in pixels, and whether it is mirrored."""
+
+    character: Character
+    image: TrainingImage
+    caption: str
+    size: Size
+    flipped: bool
+
+
+@dataclass(frozen=True)
+class Composite:
+    """One training sample: panels from left to right, and what (epoch, index) it is."""
+
+    epoch: int
+    index: int
+    panels: tuple[Panel, ...]
+
+    @property
+    def size(self) -> Size:
+        return composite_size([panel.size for panel in self.panels])
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """An epoch's groups, and its batches: batch b holds the composites `order[starts[b]:starts[b + 1]]`."""
+
+    groups: Groups
+    order: np.ndarray
+    starts: np.ndarray
+
+
+class Plan:
+    """All composites of a run. Holds what grows with images and characters; an epoch's groups come on demand.
+
+    `composites` is an epoch's count, `batches` its number of batches, the same in every epoch (upstream's loader
+    asks once), each batch of one composite size and at most `batch_size` long.
+    """
+
+    def __init__(
+        self, characters: Sequence[Character], canvas: Canvas, options: CompositeOptions, batch_size: int, seed: int
+    ) -> None:
+        self.characters = tuple(characters)
+        self.canvas = canvas
+        self.options = options
+        self.batch_size = batch_size
+        self.seed = seed
+        self.cycle_epochs: int | None = None
+        self.composites = max(1, round(options.composites_per_image * sum(_weight(c) * len(c.images) for c in characters)))
+        # One flat list of images, each character's at its offset: groups stay plain integer arrays.
+        self._offsets = np.cumsum([0, *(len(c.images) for c in characters)])
+        buckets = [bucket_of(image.size, canvas) for c in characters for image in c.images]
+        self._buckets = sorted(set(buckets))
+        numbers = {bucket: number for number, bucket in enumerate(self._buckets)}
+        self._image_bucket = np.array([numbers[bucket] for bucket in buckets], np.int32)
+        self._layouts = self._reachable_layouts()
+        self.sizes = tuple(sorted({composite_size(panels) for panels in self._layouts.values()}))
+        self._size_table = self._make_size_table()
+        most = (self.composites + len(self.sizes) * (batch_size - 1)) // batch_size
+        self.batches = min(self.composites, most)
+        self._epoch = lru_cache(maxsize=2)(self._make_epoch)
+
+    def __getstate__(self) -> dict:
+        return {key: value for key, value in self.__dict__.items() if key != "_epoch"}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._epoch = lru_cache(maxsize=2)(self._make_epoch)
+
+    def batch(self, epoch: int, number: int) -> list[int]:
+        """The indices of the composites in one batch of an epoch."""
+        plan = self._epoch(self._picture_epoch(epoch))
+        return plan.order[plan.starts[number] : plan.starts[number + 1]].tolist()
+
+    def composite(self, epoch: int, index: int) -> Composite:
+        """The composite at (epoch, index), epochs counted from 1."""
+        epoch = self._picture_epoch(epoch)
+        groups = self._epoch(epoch).groups
+        who, which = groups.characters[index].tolist(), groups.images[index].tolist()
+        buckets = tuple(int(self._image_bucket[self._offsets[c] + i]) for c, i in zip(who, which, strict=True))
+        flips = self._flips(epoch, index, who)
+        panels = []
+        for c, i, size, flipped in zip(who, which, self._layouts[buckets], flips, strict=True):
+            character = self.characters[c]
+            panels.append(Panel(character, character.images[i], character.captions[i], size, flipped))
+        return Composite(epoch, index, tuple(panels))
+
+    def caption(self, composite: Composite, epoch: int, progress: Progress = NO_PROGRESS, budget: Budget | None = None) -> str:
+        """The composite's caption in an epoch, which changes also where its picture comes round again."""
+        panels = [PanelCaption(p.caption, p.character.trigger, p.character.subset.rules) for p in composite.panels]
+        rng = generator(self.seed, epoch, composite.index, "caption")
+        return composite_caption(self.options.caption, panels, rng, epoch, progress, budget)
+
+    def panel_sizes(self, character: int, image: int) -> list[Size]:
+        """Every size that an image can take in a composite, sorted."""
+        bucket = int(self._image_bucket[self._offsets[character] + image])
+        return sorted({sizes[0] for pair, sizes in self._layouts.items() if pair[0] == bucket})
+
+    def _picture_epoch(self, epoch: int) -> int:
+        epoch = max(epoch, 1)
+        return epoch if self.cycle_epochs is None else (epoch - 1) % self.cycle_epochs + 1
+
+    def _flips(self, epoch: int, index: int, who: Sequence[int]) -> list[bool]:
+        flippable = [self.characters[c].subset.flip_aug for c in who]
+        if not any(flippable):
+            return [False] * len(who)
+        rng = generator(self.seed, epoch, index, "flip")
+        return [rng.random() < 0.5 and can for can in flippable]
+
+    def _reachable_layouts(self) -> dict[tuple[int, ...], tuple[Size, ...]]:
+        """The panel sizes of every ordered pair of buckets that two different characters can bring."""
+        owners: list[set[int]] = [set() for _ in self._buckets]
+        for number in range(len(self.characters)):
+            for bucket in set(self._image_bucket[self._offsets[number] : self._offsets[number + 1]].tolist()):
+                owners[bucket].add(number)
+        pairs = product(range(len(owners)), repeat=PANELS)
+        pairs = [pair for pair in pairs if len(set().union(*(owners[bucket] for bucket in pair))) >= PANELS]
+        try:
+            return {pair: panel_sizes([self._buckets[number] for number in pair], self.canvas) for pair in pairs}
+        except ValueError as error:
+            raise UserError(f"resolution {error}; raise it in [composite.stage2], or lower bucket_reso_steps.") from error
+
+    def _make_size_table(self) -> np.ndarray:
+        numbers = {size: number for number, size in enumerate(self.sizes)}
+        table = np.full((len(self._buckets),) * 2, -1, np.int32)
+        for pair, panels in self._layouts.items():
+            table[pair] = numbers[composite_size(panels)]
+        return table
+
+    def _make_epoch(self, epoch: int) -> _Epoch:
+        counts = [len(c.images) for c in self.characters]
+        groups = epoch_groups(counts, [_weight(c) for c in self.characters], self.composites, self.seed, epoch)
+        buckets = self._image_bucket[self._offsets[groups.characters] + groups.images]
+        sizes = self._size_table[buckets[:, 0], buckets[:, 1]]
+        order = np.argsort(sizes, kind="stable").astype(np.int32)
+        per_size = np.bincount(sizes, minlength=len(self.sizes))
+        return _Epoch(groups, order, _batch_starts(per_size, self.batch_size, self.batches))
+
+
+def _weight(character: Character) -> int:
+    return character.subset.repeats
+
+
+def _batch_starts(per_size: np.ndarray, batch_size: int, batches: int) -> np.ndarray:
+    """Where each batch starts, and the end: sizes never mix. Epochs differ in how many composites each size has, so
+    full batches are halved until there are `batches`, which is at least what any epoch needs."""
+    lengths = [length for count in per_size.tolist() for length in _lengths(count, batch_size)]
+    while len(lengths) < batches:
+        place = max(range(len(lengths)), key=lengths.__getitem__)
+        lengths[place : place + 1] = [lengths[place] // 2, lengths[place] - lengths[place] // 2]
+    return np.cumsum([0, *lengths])
+
+
+def _lengths(count: int, batch_size: int) -> list[int]:
+    full, rest = divmod(count, batch_size)
+    return [batch_size] * full + ([rest] if rest else [])

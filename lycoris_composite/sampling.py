@@ -1,0 +1,56 @@
+"""Sample prompts from the characters, for a config that gives none: alone, together, and together without the mark."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import combinations, permutations
+from typing import Any
+
+from lycoris_composite.captions import NO_PROGRESS, marker, render, vary
+from lycoris_composite.characters import Character
+from lycoris_composite.layout import Size
+from lycoris_composite.pairing import generator
+from lycoris_composite.plan import Plan
+
+# Pairs grow with the square of the cast, and every prompt is a picture at every sampling.
+MOST_CHARACTERS = 4
+_MOST_TAGS = 6
+
+
+def sample_prompts(plan: Plan, single_size: Size) -> list[dict[str, Any]]:
+    """Prompts as upstream's JSON prompt files hold them: each character alone at `single_size`, then each ordered
+    pair, then each pair with the template's mark (`COMPOSITE`) in the negative prompt, sized like the composites."""
+    cast = plan.characters[:MOST_CHARACTERS]
+    template = plan.options.caption
+    tags = {character.trigger: _common_tags(character) for character in cast}
+    prompts = [_prompt(", ".join([c.trigger, *tags[c.trigger]]), single_size) for c in cast]
+    size = _usual_size(plan)
+    for pair in permutations(cast, 2):
+        names = [character.trigger for character in pair]
+        prompts.append(_prompt(render(template, names, [tags[name] for name in names]), size))
+    mark = marker(template)
+    for pair in combinations(cast, 2) if mark else ():
+        names = [character.trigger for character in pair]
+        plain = render("{left}, {right}, {left_tags}, {right_tags}", names, [tags[name] for name in names])
+        prompts.append(_prompt(plain, size, mark))
+    return prompts
+
+
+def _prompt(text: str, size: Size, negative: str | None = None) -> dict[str, Any]:
+    prompt = {"prompt": text, "width": size[0], "height": size[1], "seed": 1}
+    return {**prompt, "negative_prompt": negative} if negative else prompt
+
+
+def _common_tags(character: Character) -> list[str]:
+    """The tags that half of the captions or more have, the commonest first."""
+    counts: Counter[str] = Counter()
+    rng = generator(0, 0, 0, "sample tags")  # one line of a multi-line caption, the same every time
+    for caption in character.captions:
+        tags = vary(caption, character.subset.rules, rng, NO_PROGRESS)
+        counts.update({*tags.kept, *tags.free, *tags.last} - {character.trigger})
+    common = [tag for tag, count in counts.items() if count * 2 >= len(character.captions)]
+    return sorted(common, key=lambda tag: (-counts[tag], tag))[:_MOST_TAGS]
+
+
+def _usual_size(plan: Plan) -> Size:
+    return Counter(plan.composite(1, index).size for index in range(min(plan.composites, 200))).most_common(1)[0][0]

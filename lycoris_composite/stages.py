@@ -1,0 +1,143 @@
+"""Settings to the two stages: what each overrides, what it writes, and which weights it starts from."""
+
+from __future__ import annotations
+
+import copy
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import toml
+
+from lycoris_composite.config import Settings
+from lycoris_composite.errors import UserError
+from lycoris_composite.plan import CompositeOptions
+from lycoris_composite.subsets import FLAG_NAMES
+
+_DEFAULT_NAME = "last"  # upstream's, where output_name is missing
+# They say where an interrupted run goes on, which is the stage that runs first.
+_RESUME_KEYS = ("resume", "resume_from_huggingface", "initial_epoch", "initial_step", "skip_until_initial_step")
+_SECRETS = ("wandb_api_key", "huggingface_token")
+_FALLBACKS_WITHOUT_CUDA = {
+    "xformers": (False, {"sdpa": True}, "sdpa attention instead of xformers"),
+    "mem_eff_attn": (False, {"sdpa": True}, "sdpa attention instead of mem_eff_attn"),
+    "full_fp16": (False, {}, "no full_fp16"),
+    "full_bf16": (False, {}, "no full_bf16"),
+    "fp8_base": (False, {}, "no fp8_base"),
+    "fp8_base_unet": (False, {}, "no fp8_base_unet"),
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of the upstream trainer. `composite` is None for single images; `weights_from` is the file whose
+    weights it starts from, and has to exist by then."""
+
+    number: int
+    trainer: str
+    settings: Mapping[str, Any]
+    composite: CompositeOptions | None
+    weights_from: Path | None = None
+
+    @property
+    def name(self) -> str:
+        return self.settings["output_name"]
+
+    @property
+    def output_dir(self) -> Path:
+        return Path(self.settings["output_dir"])
+
+    @property
+    def output(self) -> Path:
+        """The file that upstream saves at the end."""
+        return self.output_dir / f"{self.name}.{self.settings.get('save_model_as') or 'safetensors'}"
+
+    @property
+    def config_file(self) -> Path:
+        return self.output_dir / f"{self.name}.toml"
+
+    @property
+    def dataset_config_file(self) -> Path:
+        return self.output_dir / f"{self.name}-dataset.toml"
+
+    @property
+    def secrets(self) -> dict[str, Any]:
+        """What has to reach upstream but must not be written anywhere."""
+        return {key: self.settings[key] for key in _SECRETS if self.settings.get(key)}
+
+
+def stages_of(settings: Settings, only: int | None = None) -> list[Stage]:
+    """Both stages, or one. Stage 2 repeats stage 1 but for `[composite.stage2]`, its weights and its output."""
+    kohya = dict(settings.kohya)
+    if not kohya.get("output_dir"):
+        raise UserError(f"{settings.path}, output_dir: not set; name the folder for the trained files.")
+    kohya.setdefault("output_name", _DEFAULT_NAME)
+    if kohya.get("seed") is None:
+        # Upstream would draw one in every process, and composites have to agree between them.
+        kohya["seed"] = zlib.crc32(repr(sorted(kohya.items(), key=str)).encode())
+    first = Stage(1, settings.trainer, {**kohya, "output_name": f"{kohya['output_name']}-stage1"}, None)
+    second = {**kohya, **settings.stage2}
+    if only is None:
+        second = {key: value for key, value in second.items() if key not in _RESUME_KEYS}
+    second["network_weights"] = str(first.output)
+    _check_second(second, settings.path)
+    stages = [first, Stage(2, settings.trainer, second, settings.composite, first.output)]
+    return stages if only is None else [stages[only - 1]]
+
+
+def _check_second(settings: Mapping[str, Any], path: Path) -> None:
+    for key in ("cache_text_encoder_outputs", "cache_text_encoder_outputs_to_disk"):
+        if settings.get(key):
+            raise UserError(
+                f"{path}, {key}: composites have a caption of their own in every epoch; turn it off "
+                f"(in stage 2 alone: {key} = false in [composite.stage2])."
+            )
+
+
+def without_cuda(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Settings that run on a CPU, and a line for each that had to change."""
+    changed, lines = dict(settings), []
+    for key, (value, more, line) in _FALLBACKS_WITHOUT_CUDA.items():
+        if changed.get(key):
+            changed.update({key: value, **more})
+            lines.append(line)
+    if changed.get("mixed_precision", "no") != "no":
+        lines.append(f"float32 instead of mixed_precision {changed['mixed_precision']}")
+        changed["mixed_precision"] = "no"
+    optimizer = str(changed.get("optimizer_type") or "")
+    if changed.get("use_8bit_adam") or optimizer.lower().endswith("8bit"):
+        plain = optimizer[: -len("8bit")].removeprefix("Paged") if optimizer else "AdamW"
+        lines.append(f"optimizer {plain} instead of {optimizer or 'use_8bit_adam'}")
+        changed.update({"optimizer_type": plain, "use_8bit_adam": False})
+    return changed, lines
+
+
+def config_text(stage: Stage) -> str:
+    """The stage's effective config, which plain upstream reads with `--config_file`: it skips the `composite` value
+    in the last table, which the plugin finds (`lycoris-composite run`). Secrets are left out."""
+    settings = {key: value for key, value in stage.settings.items() if key not in _SECRETS}
+    if settings.get("dataset_config"):
+        settings["dataset_config"] = str(stage.dataset_config_file)
+    elif stage.composite is not None:
+        settings["lycoris_composite"] = {"composite": asdict(stage.composite)}
+    tables = {key: value for key, value in settings.items() if isinstance(value, dict)}
+    plain = {key: value for key, value in settings.items() if key not in tables and value is not None}
+    return toml.dumps({**plain, **tables})
+
+
+def dataset_config(stage: Stage, source: Mapping[str, Any], stage2: Mapping[str, Any]) -> dict[str, Any]:
+    """The stage's dataset_config: the source's, in stage 2 with a composite table for each dataset. What stage 2
+    overrides is taken out at every level below the flags, where it would win over them."""
+    config = copy.deepcopy(dict(source))
+    if stage.composite is None:
+        return config
+    names = {name: name for name in stage2} | {own: flag for own, flag in FLAG_NAMES.items() if flag in stage2}
+    datasets = config.get("datasets", [])
+    for table in [config.get("general", {}), *datasets, *(s for dataset in datasets for s in dataset.get("subsets", []))]:
+        for name in names:
+            table.pop(name, None)
+    for dataset in datasets:
+        dataset["composite"] = asdict(stage.composite)
+    return config

@@ -1,0 +1,135 @@
+"""Kohya's settings to datasets with subsets, before upstream is there to ask.
+
+Training reads its data through upstream. This is the same reading in plain values, so that a mistake in the data is
+found in a second and not when stage 2 begins. Options fall back as upstream's do: subset, dataset, general, flags.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from lycoris_composite.captions import CaptionRules
+from lycoris_composite.characters import Subset, characters_of, read_subset
+from lycoris_composite.config import read_toml
+from lycoris_composite.errors import UserError
+from lycoris_composite.layout import Canvas
+from lycoris_composite.plan import CompositeOptions, Plan
+
+# `train_batch_size` and `dataset_repeats` are called so among kohya's flags, and otherwise in dataset_config files.
+FLAG_NAMES = {"batch_size": "train_batch_size", "num_repeats": "dataset_repeats"}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One of kohya's datasets: what limits a composite, and the subsets that are no regularization."""
+
+    canvas: Canvas
+    batch_size: int
+    subsets: tuple[Subset, ...]
+
+
+def datasets_of(settings: Mapping[str, Any], aspect: str) -> list[Dataset]:
+    """The datasets that the settings name, not yet read from disk. Raises UserError naming file and key."""
+    if settings.get("dataset_config"):
+        path = Path(settings["dataset_config"])
+        return [_dataset(levels, subsets, aspect) for levels, subsets in _tables(read_toml(path), settings, path)]
+    if settings.get("in_json"):
+        raise UserError(f'in_json = "{settings["in_json"]}": characters need caption files; use train_data_dir instead.')
+    folder = settings.get("train_data_dir")
+    if not folder:
+        raise UserError("train_data_dir: not set; name the folder of <repeats>_<character> folders, or a dataset_config.")
+    return [_dataset([settings], _folders(Path(folder)), aspect)]
+
+
+def plan_of(dataset: Dataset, options: CompositeOptions, seed: int) -> Plan:
+    """The plan of a dataset's composites, its headers and captions read from disk."""
+    characters = characters_of(read_subset(subset) for subset in dataset.subsets)
+    return Plan(characters, dataset.canvas, options, dataset.batch_size, seed)
+
+
+def _folders(folder: Path) -> list[dict[str, Any]]:
+    """Upstream's `generate_dreambooth_subsets_config_by_subdirs`, but sorted."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; correct train_data_dir.")
+    subsets = []
+    for path in sorted(path for path in folder.iterdir() if path.is_dir()):
+        repeats, _, name = path.name.partition("_")
+        if repeats.isdecimal() and int(repeats) > 0:
+            subsets.append({"image_dir": str(path), "num_repeats": int(repeats), "class_tokens": name})
+    if not subsets:
+        raise UserError(f"{folder}: no <repeats>_<character> folders in it, such as 10_rin; rename the characters' folders.")
+    return subsets
+
+
+def _tables(config: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> list[tuple[list, list]]:
+    general = config.get("general", {})
+    found = []
+    for dataset in config.get("datasets", []):
+        if "composite" in dataset or "composite" in general:
+            raise UserError(
+                f"{path}: has a composite table of its own; run it with `lycoris-composite run`, "
+                "or remove the table and let [composite] make stage 2."
+            )
+        subsets = [subset for subset in dataset.get("subsets", []) if not subset.get("is_reg")]
+        found.append(([dataset, general, settings], subsets))
+    if not found:
+        raise UserError(f"{path}: no [[datasets]] in it; add one with its [[datasets.subsets]].")
+    return found
+
+
+def _dataset(levels: Sequence[Mapping[str, Any]], subsets: Sequence[Mapping[str, Any]], aspect: str) -> Dataset:
+    def option(name: str, default: Any = None) -> Any:
+        return _fall_back(name, levels, default)
+
+    bucketed = bool(option("enable_bucket", False))
+    multiple = int(option("bucket_reso_steps", 64)) if bucketed else 64
+    smallest, largest = int(option("min_bucket_reso", 256)), int(option("max_bucket_reso", 1024))
+    canvas = Canvas(
+        size=parse_resolution(option("resolution")),
+        multiple=multiple,
+        # rounded to the multiple as upstream's adjust_min_max_bucket_reso_by_steps does
+        bucket_range=(smallest - smallest % multiple, -(-largest // multiple) * multiple) if bucketed else None,
+        no_upscale=bucketed and bool(option("bucket_no_upscale", False)),
+        aspect=aspect,
+    )
+    return Dataset(canvas, int(option("batch_size", 1)), tuple(_subset([subset, *levels]) for subset in subsets))
+
+
+def _subset(levels: Sequence[Mapping[str, Any]]) -> Subset:
+    extension = _fall_back("caption_extension", levels, ".caption")
+    rules = {rule.name: _fall_back(rule.name, levels, rule.default) for rule in fields(CaptionRules)}
+    return Subset(
+        folder=_fall_back("image_dir", levels),
+        repeats=_fall_back("num_repeats", levels, 1),
+        class_tokens=_fall_back("class_tokens", levels),
+        caption_extension=extension if extension.startswith(".") else f".{extension}",
+        rules=CaptionRules(**rules),
+        flip_aug=bool(_fall_back("flip_aug", levels, False)),
+    )
+
+
+def _fall_back(name: str, levels: Sequence[Mapping[str, Any]], default: Any = None) -> Any:
+    for level in levels:
+        value = level.get(name)
+        if value is None and level is levels[-1]:
+            value = level.get(FLAG_NAMES.get(name, name))
+        if value is not None:
+            return value
+    return default
+
+
+def parse_resolution(value: Any) -> tuple[int, int]:
+    """Kohya's `resolution`: "768,512", "768", 768 or [768, 512] -> (width, height)."""
+    if value is None:
+        raise UserError('resolution: not set; give the training size, e.g. resolution = "640,640".')
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
+    try:
+        sizes = [int(part) for part in parts]
+    except (TypeError, ValueError):
+        sizes = []
+    if len(sizes) not in (1, 2) or min(sizes) < 1:
+        raise UserError(f'resolution: {value!r} is no size; write "width,height" in pixels.')
+    return sizes[0], sizes[-1]

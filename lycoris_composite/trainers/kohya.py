@@ -1,0 +1,269 @@
+"""Runs an upstream *_train_network script, patched, for one stage or as it is.
+
+The only room that starts upstream. It imports sd-scripts inside functions, because there is nothing to import before
+`locate` has put a checkout on the path.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import gc
+import importlib
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from lycoris_composite import checkout, images
+from lycoris_composite.compose import join_panels
+from lycoris_composite.config import check_option_keys, composite_options, flatten, read_toml
+from lycoris_composite.errors import UserError, nearest
+from lycoris_composite.metadata import composite_metadata
+from lycoris_composite.stages import Stage
+
+FITTING_VERSIONS = "v0.10.0, v0.10.1 and main at 48d368fa"
+
+
+class Upstream:
+    """One checkout's trainer script, imported. Raises UserError for a script or an upstream that does not fit."""
+
+    def __init__(self, folder: Path, script: str) -> None:
+        self.folder = folder
+        self.script = script.removesuffix(".py")
+        self.module = _import_script(folder, self.script)
+        self._epoch_counters: list[Any] = []
+
+    def parser(self) -> argparse.ArgumentParser:
+        return self.module.setup_parser()
+
+    def known_options(self) -> set[str]:
+        return {action.dest for action in self.parser()._actions}  # argparse has no public list of its options
+
+    def given_flags(self, flags: Sequence[str]) -> dict[str, Any]:
+        """The flags that stand on a command line, parsed and typed as upstream does."""
+        parser = self.parser()
+        parser.prog = f"{self.script}.py"
+        missing = object()
+        untouched = argparse.Namespace(**{action.dest: missing for action in parser._actions})
+        return {key: value for key, value in vars(parser.parse_args(flags, untouched)).items() if value is not missing}
+
+    def check_options(self, options: Mapping[str, Any], where: str) -> None:
+        """Raises UserError for an option that upstream does not have."""
+        known = self.known_options()
+        for key in options:
+            if key not in known:
+                raise UserError(f"{where} {key}: unknown to {self.script}.py{nearest(key, known) or '; remove it.'}")
+
+    def check(self, network_module: str | None) -> None:
+        """Raises UserError where a patch does not fit this upstream; changes nothing."""
+        for patch in _patches(network_module):
+            try:
+                patch.check()
+            except _misfit() as error:
+                raise UserError(
+                    f"sd-scripts at {checkout.version(self.folder)}: {error}; check out {checkout.DEFAULT_REF} "
+                    f"(known to fit: {FITTING_VERSIONS}) or report this version."
+                ) from error
+
+    def run(
+        self, arguments: Sequence[str], network_module: str | None, *, allow_pickle: bool = False, upright: bool = False
+    ) -> None:
+        """Runs the script's own `__main__` lines with these arguments. `upright` reads turned and 16-bit images right
+        for upstream's own datasets too; composites always do."""
+        self.check(network_module)
+        skipped = {"checkpoint_loading": allow_pickle, "load_image": not upright}
+        with ExitStack() as undo:
+            for patch in _patches(network_module):
+                if not skipped.get(_short_name(patch)):
+                    undo.callback(patch.apply(*self._installed(patch)))
+            undo.callback(_install_trainer(self.module, self._epoch_counters))
+            undo.enter_context(_argv([str(self.folder / f"{self.script}.py"), *arguments]))
+            undo.callback(_forget_run)
+            exec(_main_block(self.module), self.module.__dict__)
+
+    def run_stage(self, stage: Stage, allow_pickle: bool = False) -> None:
+        """Runs a stage from its written config; secrets go by argument, which stays in this process."""
+        arguments = ["--config_file", str(stage.config_file)]
+        for key, value in stage.secrets.items():
+            arguments += [f"--{key}", str(value)]
+        self.run(arguments, stage.settings.get("network_module"), allow_pickle=allow_pickle, upright=True)
+
+    def run_script(self, flags: Sequence[str], allow_pickle: bool = False) -> None:
+        """Runs the script with a user's own flags: `[datasets.composite]` tables work, all else is upstream's."""
+        self.run(flags, self._network_module(flags), allow_pickle=allow_pickle)
+
+    def _network_module(self, flags: Sequence[str]) -> str | None:
+        given = self.given_flags(flags)
+        if given.get("network_module") or not given.get("config_file"):
+            return given.get("network_module")
+        path = str(given["config_file"])
+        return flatten(read_toml(Path(path if path.endswith(".toml") else f"{path}.toml"))).get("network_module")
+
+    def _installed(self, patch: ModuleType) -> tuple:
+        """What a patch is handed to install."""
+        from lycoris_composite.dataset import SwitchedDataset
+
+        return {
+            "dreambooth_dataset": (SwitchedDataset, _composite_schema),
+            "collator_class": (self._epoch_counters.append,),
+            "load_image": (images.read_image, images.image_size),
+            "checkpoint_loading": (_refuse_pickle,),
+        }.get(_short_name(patch), ())
+
+
+def _import_script(folder: Path, script: str) -> ModuleType:
+    if not (folder / f"{script}.py").is_file():
+        scripts = sorted(path.stem for path in folder.glob("*train_network.py"))
+        raise UserError(f"{folder}: no {script}.py there; choose one of {', '.join(scripts)}.")
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    try:
+        module = importlib.import_module(script)
+    except ImportError as error:
+        raise UserError(f"{folder / script}.py: cannot be imported ({error}); run `lycoris-composite setup`.") from error
+    if Path(module.__file__ or "").parent != folder:
+        raise UserError(f"{script}: already imported from {module.__file__}; uninstall that copy or name it with --sd_scripts.")
+    return module
+
+
+def _main_block(module: ModuleType) -> Any:
+    """The lines under `if __name__ == "__main__":`, so that a script's own set-up is never copied here."""
+    source = Path(module.__file__ or "").read_text(encoding="utf-8")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.If) and "__main__" in ast.unparse(node.test):
+            return compile(ast.Module(node.body, []), module.__file__ or "", "exec")
+    raise UserError(f'{module.__file__}: no `if __name__ == "__main__":` block; choose a *_train_network.py script.')
+
+
+def _misfit() -> type[Exception]:
+    from sd_scripts_patches.tools import Misfit
+
+    return Misfit
+
+
+def _patches(network_module: str | None) -> list[ModuleType]:
+    names = ["strategies", "dreambooth_dataset", "collator_class", "load_image", "checkpoint_loading", "original_unet_widths"]
+    if (network_module or "").startswith("lycoris"):
+        names.append("lycoris_timestep_embedding")
+    try:
+        return [importlib.import_module(f"sd_scripts_patches.{name}") for name in names]
+    except ImportError as error:
+        raise UserError(
+            f"sd-scripts or LyCORIS lacks what a patch needs ({error}); known to fit: sd-scripts {FITTING_VERSIONS}, "
+            "LyCORIS 3.4 and 4.1."
+        ) from error
+
+
+def _short_name(patch: ModuleType) -> str:
+    return patch.__name__.rpartition(".")[2]
+
+
+def _composite_schema(table: Any) -> dict:
+    """voluptuous's validator for a `composite` table: a whole set of options, or a UserError."""
+    if not isinstance(table, dict):
+        raise UserError(f"dataset_config, composite: {table!r} is no table; write [datasets.composite] and its keys below it.")
+    check_option_keys(table, "dataset_config, [datasets.composite]")
+    return asdict(composite_options(table, "dataset_config, [datasets.composite]"))
+
+
+def _refuse_pickle(path: str) -> UserError:
+    return UserError(
+        f"{path}: holds more than weights, and loading it could run its code; convert it to .safetensors, "
+        "or give --allow_pickle if you trust where it comes from."
+    )
+
+
+def _install_trainer(module: ModuleType, epoch_counters: list[Any]) -> Callable[[], None]:
+    """Puts a subclass of the script's trainer in its place; a run without composites passes through it unchanged."""
+    from train_network import NetworkTrainer
+
+    from sd_scripts_patches.tools import replace
+
+    own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
+    trainers = [value for value in own if issubclass(value, NetworkTrainer)]
+    if len(trainers) != 1:
+        raise UserError(f"{module.__file__}: has {len(trainers)} trainer classes; choose a *_train_network.py script.")
+    return replace(module, trainers[0].__name__, _composite_trainer(trainers[0], epoch_counters))
+
+
+def _composite_trainer(base: type, epoch_counters: list[Any]) -> type:
+    """The trainer with three hooks: the datasets learn the epoch, the metadata the composites, and uncached panels
+    are encoded one by one where `join = "latent"`."""
+    from lycoris_composite.dataset import CompositeDataset
+
+    class CompositeTrainer(base):  # type: ignore[misc, valid-type]
+        _composite_metadata: dict[str, str] = {}
+
+        def assert_extra_args(self, args: Any, train_dataset_group: Any, val_dataset_group: Any) -> None:
+            super().assert_extra_args(args, train_dataset_group, val_dataset_group)
+            trained = [d for d in train_dataset_group.datasets if isinstance(d, CompositeDataset)]
+            validated = [d for d in getattr(val_dataset_group, "datasets", []) if isinstance(d, CompositeDataset)]
+            for dataset in trained + validated:
+                dataset.share_epoch(epoch_counters[-1])
+            if trained:
+                self._composite_metadata = composite_metadata([dataset.plan for dataset in trained])
+
+        def update_metadata(self, metadata: dict, args: Any) -> None:
+            super().update_metadata(metadata, args)
+            metadata.update(self._composite_metadata)
+
+        def process_batch(self, batch: dict, text_encoders: Any, unet: Any, network: Any, vae: Any, *rest: Any, **named: Any):
+            if "panel_widths" in batch:
+                # upstream's order: noise_scheduler, vae_dtype, weight_dtype, accelerator, args, ...
+                vae_dtype, accelerator, args = rest[1], rest[3], rest[4]
+                pictures = batch["images"].to(accelerator.device, dtype=vae_dtype)
+                batch["latents"] = _encode_panels(
+                    lambda panels: self.encode_images_to_latents(args, vae, panels),
+                    pictures,
+                    batch["panel_widths"],
+                    args.vae_batch_size or len(pictures),
+                )
+            return super().process_batch(batch, text_encoders, unet, network, vae, *rest, **named)
+
+    return CompositeTrainer
+
+
+def _encode_panels(encode: Callable, pictures: Any, widths: Sequence[Sequence[int]], batch_size: int) -> Any:
+    """(B, 3, H, W) pictures and each one's panel widths in pixels -> (B, C, h, w) latents, panel by panel encoded.
+    Panels of one width share a VAE pass of at most `batch_size`."""
+    import torch
+
+    cuts = [picture.split(list(own), dim=-1) for picture, own in zip(pictures, widths, strict=True)]
+    latents: dict[tuple[int, int], Any] = {}
+    by_width: dict[int, list[tuple[int, int]]] = {}
+    for number, own in enumerate(widths):
+        for place, width in enumerate(own):
+            by_width.setdefault(width, []).append((number, place))
+    with torch.no_grad():
+        for places in by_width.values():
+            for start in range(0, len(places), batch_size):
+                chunk = places[start : start + batch_size]
+                encoded = encode(torch.stack([cuts[number][place] for number, place in chunk]))
+                latents.update(zip(chunk, encoded, strict=True))
+        joined = [join_panels([latents[number, place] for place in range(len(own))]) for number, own in enumerate(widths)]
+        return torch.nan_to_num(torch.stack(joined), 0)  # upstream replaces NaN of uncached latents likewise
+
+
+@contextmanager
+def _argv(arguments: Sequence[str]) -> Iterator[None]:
+    """Upstream's parser reads sys.argv itself, a second time."""
+    old, sys.argv = sys.argv, list(arguments)
+    try:
+        yield
+    finally:
+        sys.argv = old
+
+
+def _forget_run() -> None:
+    """Clears what a finished run leaves in the process, so that the next one starts as in a process of its own."""
+    from accelerate.state import AcceleratorState, GradientState
+    from library.device_utils import clean_memory
+
+    AcceleratorState._reset_state(True)  # accelerate's own way between runs; it has no public name
+    GradientState._reset_state()
+    gc.collect()
+    clean_memory()
