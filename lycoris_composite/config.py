@@ -132,7 +132,8 @@ def _stage2(composite: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _override(tables: dict[str, Any], override: str) -> None:
-    """Applies one `key=value`. A plain key goes where the file has it, a dotted one where the dots say."""
+    """Applies one `key=value`. A plain key goes where the file has it, a dotted one where the dots say. No value
+    takes the key away, which leaves upstream's default."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise UserError(f'--set {override}: not of the form key=value; write e.g. "--set xformers=false".')
@@ -146,6 +147,8 @@ def _override(tables: dict[str, Any], override: str) -> None:
         if not isinstance(table, dict):
             raise UserError(f"--set {override}: {name} is no table; leave out what stands before the last dot.")
     table[last] = parse_value(text)
+    if not text.strip():
+        del table[last]
 
 
 def parse_value(text: str) -> Any:

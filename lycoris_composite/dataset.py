@@ -59,6 +59,8 @@ class CompositeDataset(SwitchedDataset):
         self._training_epoch: Any = None
         self._panel_infos: dict[tuple[str, Size], ImageInfo] = {}
         self._picture_infos: dict[tuple[int, int], ImageInfo] = {}
+        # Every image's subset: a view's `image_to_subset` holds the batch's composites instead.
+        self._panel_subsets = self.image_to_subset
         self._token_counts: dict[str, int] = {}
         self._batch: dict[str, Composite] = {}
 
@@ -82,7 +84,7 @@ class CompositeDataset(SwitchedDataset):
         """Upstream's subsets but for regularization, with what upstream read of them."""
         infos: dict[int, list[ImageInfo]] = {id(subset): [] for subset in self.subsets}
         for key in sorted(self.image_data):
-            infos[id(self.image_to_subset[key])].append(self.image_data[key])
+            infos[id(self._panel_subsets[key])].append(self.image_data[key])
         return (self._subset_of(subset, infos[id(subset)]) for subset in self.subsets if not subset.is_reg)
 
     def _subset_of(self, subset: Any, infos: Sequence[ImageInfo]) -> Subset:
@@ -149,7 +151,7 @@ class CompositeDataset(SwitchedDataset):
             return list(self._picture_infos.values())
         for number, character in enumerate(self.plan.characters):
             for place, image in enumerate(character.images):
-                subset = self.image_to_subset[image.path]
+                subset = self._panel_subsets[image.path]
                 for size in self.plan.panel_sizes(number, place):
                     info = self._info(image.path, size, subset.alpha_mask)
                     info.flip_aug = subset.flip_aug
@@ -187,7 +189,7 @@ class CompositeDataset(SwitchedDataset):
         panels = info.composite.panels if hasattr(info, "composite") else (info.panel,)
         digest = hashlib.sha256(model_digest.encode())
         for panel in panels:
-            how = self.image_to_subset[panel.image.path].resize_interpolation or self.resize_interpolation
+            how = self._panel_subsets[panel.image.path].resize_interpolation or self.resize_interpolation
             digest.update(f"{panel.size} {panel.flipped} {how}".encode() + file_digest(panel.image.path))
         base, (width, height) = os.path.splitext(panels[0].image.path)[0], info.bucket_reso
         return f"{base}_{width:04d}x{height:04d}_{digest.hexdigest()[:16]}{CACHE_SUFFIX}"
@@ -270,13 +272,13 @@ class CompositeDataset(SwitchedDataset):
         return join_panels([ones if mask is None else mask for mask, ones in zip(masks, whole, strict=True)])
 
     def _masked(self, panel: Panel) -> bool:
-        return self.image_to_subset[panel.image.path].alpha_mask
+        return self._panel_subsets[panel.image.path].alpha_mask
 
     def _joined_subset(self, composite: Composite, masked: bool) -> SimpleNamespace:
         """The subset options that upstream asks for a sample. Flips and crops happened panel by panel."""
         attributes: dict = {}
         for panel in reversed(composite.panels):
-            attributes.update(self.image_to_subset[panel.image.path].custom_attributes)
+            attributes.update(self._panel_subsets[panel.image.path].custom_attributes)
         return SimpleNamespace(
             custom_attributes=attributes, flip_aug=False, alpha_mask=masked, random_crop=False, color_aug=False
         )
@@ -324,7 +326,7 @@ class CompositeDataset(SwitchedDataset):
 
     def _panel_picture(self, panel: Panel, alpha: bool, rng: random.Random | None = None) -> Any:
         """One panel resized and cropped as upstream does, then augmented."""
-        subset = self.image_to_subset[panel.image.path]
+        subset = self._panel_subsets[panel.image.path]
         picture = images.read_image(panel.image.path, alpha)
         how = subset.resize_interpolation or self.resize_interpolation
         random_crop = subset.random_crop and rng is not None

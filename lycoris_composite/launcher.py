@@ -73,7 +73,9 @@ def _run(own: argparse.Namespace, flags: Sequence[str]) -> None:
     if own.cpu:
         settings = _on_cpu(settings)
     stages = stages_of(settings, own.stage)
-    upstream.check(settings.kohya.get("network_module"))
+    for stage in stages:
+        upstream.check_network_args(stage.settings, str(own.config))
+        upstream.check(stage.settings.get("network_module"))
     plans = _check_data(stages[-1], settings)
     _check_start(stages[0])
     for stage in stages:
@@ -124,6 +126,9 @@ def _check_start(stage: Stage) -> None:
     model = stage.settings.get("pretrained_model_name_or_path")
     if not model:
         raise UserError("pretrained_model_name_or_path: not set; name the base model's file or folder.")
+    path = Path(model)
+    if not path.exists() and (path.is_absolute() or path.suffix in (".ckpt", ".safetensors")):
+        raise UserError(f"pretrained_model_name_or_path {model}: no such file or folder; correct the path.")
 
 
 def _write_configs(stage: Stage, settings: config.Settings, plans: Sequence[Plan]) -> None:

@@ -58,16 +58,35 @@ class Upstream:
             if key not in known:
                 raise UserError(f"{where} {key}: unknown to {self.script}.py{nearest(key, known) or '; remove it.'}")
 
+    def check_network_args(self, settings: Mapping[str, Any], where: str) -> None:
+        """Raises UserError for a LyCORIS argument or algorithm that the installed version does not have. LyCORIS
+        itself ignores the one (`agol=loha` trains LoCon) and raises a bare KeyError for the other."""
+        if settings.get("network_module") != "lycoris.kohya":
+            return
+        from lycoris.kohya import create_network
+        from lycoris.wrapper import deprecated_arg_dict, network_module_dict
+
+        # The names that create_network asks its keywords for stand in its code; there is no list of them.
+        known = {name for name in create_network.__code__.co_consts if isinstance(name, str) and name.isidentifier()}
+        known |= deprecated_arg_dict.keys()
+        for argument in settings.get("network_args") or []:
+            key, _, value = str(argument).partition("=")
+            if key not in known:
+                raise UserError(f"{where}, network_args {key}: unknown to LyCORIS{nearest(key, known) or '; remove it.'}")
+            if key == "algo" and value.lower() not in network_module_dict:
+                hint = nearest(value, network_module_dict) or f"; choose one of {', '.join(network_module_dict)}."
+                raise UserError(f'{where}, network_args algo: "{value}" is no LyCORIS algorithm{hint}')
+
     def check(self, network_module: str | None) -> None:
         """Raises UserError where a patch does not fit this upstream; changes nothing."""
-        for patch in _patches(network_module):
-            try:
+        try:
+            for patch in _patches(network_module):
                 patch.check()
-            except _misfit() as error:
-                raise UserError(
-                    f"sd-scripts at {checkout.version(self.folder)}: {error}; check out {checkout.DEFAULT_REF} "
-                    f"(known to fit: {FITTING_VERSIONS}) or report this version."
-                ) from error
+        except (ImportError, _misfit()) as error:
+            raise UserError(
+                f"sd-scripts at {checkout.version(self.folder)}: {error}; check out {checkout.DEFAULT_REF} "
+                f"(known to fit: {FITTING_VERSIONS}) or report this version."
+            ) from error
 
     def run(
         self, arguments: Sequence[str], network_module: str | None, *, allow_pickle: bool = False, upright: bool = False
@@ -124,7 +143,10 @@ def _import_script(folder: Path, script: str) -> ModuleType:
     try:
         module = importlib.import_module(script)
     except ImportError as error:
-        raise UserError(f"{folder / script}.py: cannot be imported ({error}); run `lycoris-composite setup`.") from error
+        raise UserError(
+            f"sd-scripts at {checkout.version(folder)}: {script}.py cannot be imported ({error}); "
+            f"run `lycoris-composite setup`, or check out {checkout.DEFAULT_REF} (known to fit: {FITTING_VERSIONS})."
+        ) from error
     if Path(module.__file__ or "").parent != folder:
         raise UserError(f"{script}: already imported from {module.__file__}; uninstall that copy or name it with --sd_scripts.")
     return module
@@ -149,13 +171,7 @@ def _patches(network_module: str | None) -> list[ModuleType]:
     names = ["strategies", "dreambooth_dataset", "collator_class", "load_image", "checkpoint_loading", "original_unet_widths"]
     if (network_module or "").startswith("lycoris"):
         names.append("lycoris_timestep_embedding")
-    try:
-        return [importlib.import_module(f"sd_scripts_patches.{name}") for name in names]
-    except ImportError as error:
-        raise UserError(
-            f"sd-scripts or LyCORIS lacks what a patch needs ({error}); known to fit: sd-scripts {FITTING_VERSIONS}, "
-            "LyCORIS 3.4 and 4.1."
-        ) from error
+    return [importlib.import_module(f"sd_scripts_patches.{name}") for name in names]
 
 
 def _short_name(patch: ModuleType) -> str:

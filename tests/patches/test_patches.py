@@ -1,0 +1,132 @@
+"""Each patch fits this upstream, applies, is taken back, and refuses an upstream that changed."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from sd_scripts_patches.tools import Misfit, all_of, replace, require, require_parameters
+
+pytestmark = pytest.mark.trainer
+
+# patch: what it is handed, and the upstream symbols it replaces
+PATCHES: dict[str, tuple[tuple, list[str]]] = {
+    "strategies": (
+        (),
+        ["library.strategy_base:TokenizeStrategy._strategy", "library.strategy_base:LatentsCachingStrategy._strategy"],
+    ),
+    "dreambooth_dataset": (
+        (type("Dataset", (), {}), dict),
+        [
+            "library.config_util:DreamBoothDataset",
+            "library.config_util:DreamBoothDatasetParams",
+            "library.config_util:ConfigSanitizer.DATASET_ASCENDABLE_SCHEMA",
+        ],
+    ),
+    "collator_class": ((list().append,), ["library.train_util:collator_class"]),
+    "load_image": ((open, len), ["library.train_util:load_image", "library.train_util:BaseDataset.get_image_size"]),
+    "checkpoint_loading": ((ValueError,), ["library.model_util:torch", "library.sdxl_model_util:torch"]),
+    "original_unet_widths": ((), ["library.train_util:_load_target_model"]),
+    "lycoris_timestep_embedding": ((), ["lycoris.kohya:LycorisNetworkKohya.__init__"]),
+}
+# patch: one symbol without which it must refuse
+NEEDED = {
+    "strategies": "library.strategy_base:TextEncodingStrategy",
+    "dreambooth_dataset": "library.config_util:DreamBoothDatasetParams",
+    "collator_class": "library.train_util:collator_class",
+    "load_image": "library.train_util:load_image",
+    "checkpoint_loading": "library.sdxl_model_util:torch",
+    "original_unet_widths": "library.original_unet:TIME_EMBED_DIM",
+    "lycoris_timestep_embedding": "lycoris.kohya:LycorisNetworkKohya.UNET_TARGET_REPLACE_NAME",
+}
+
+
+@pytest.fixture(autouse=True)
+def upstream(sd_scripts: Path) -> Iterator[None]:
+    sys.path.insert(0, str(sd_scripts))
+    yield
+    sys.path.remove(str(sd_scripts))
+
+
+def patch(name: str) -> ModuleType:
+    return importlib.import_module(f"sd_scripts_patches.{name}")
+
+
+def place(symbol: str) -> tuple[Any, str]:
+    module, _, path = symbol.partition(":")
+    owner: Any = importlib.import_module(module)
+    *parents, last = path.split(".")
+    for parent in parents:
+        owner = getattr(owner, parent)
+    return owner, last
+
+
+@pytest.mark.parametrize("name", PATCHES)
+def test_it_fits_applies_and_is_undone(name: str) -> None:
+    given, symbols = PATCHES[name]
+    places = [place(symbol) for symbol in symbols]
+    before = [owner.__dict__[last] for owner, last in places]
+
+    patch(name).check()
+    assert [owner.__dict__[last] for owner, last in places] == before, "check changed something"
+    undo = patch(name).apply(*given)
+    after = [owner.__dict__[last] for owner, last in places]
+    with pytest.raises(RuntimeError, match="is patched already"):
+        patch(name).apply(*given)
+    undo()
+
+    if name != "strategies":  # those are None before and after, unless a run has set them
+        assert all(new is not old for new, old in zip(after, before, strict=True))
+    assert all(owner.__dict__[last] is old for (owner, last), old in zip(places, before, strict=True))
+
+
+@pytest.mark.parametrize("name", NEEDED)
+def test_it_refuses_an_upstream_that_lacks_what_it_needs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner, last = place(NEEDED[name])
+    patch(name)  # imported before the symbol goes
+    monkeypatch.delattr(owner, last)
+    with pytest.raises(Misfit, match=f"has no {last}"):
+        patch(name).check()
+
+
+def test_it_refuses_a_dataset_that_takes_something_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    from library import config_util
+
+    class Dataset(config_util.DreamBoothDataset):
+        def __init__(self, subsets: Any, is_training_dataset: bool, brand_new: int) -> None: ...
+
+    monkeypatch.setattr(config_util, "DreamBoothDataset", Dataset)
+    with pytest.raises(Misfit, match=r"DreamBoothDataset takes \[.*'brand_new'"):
+        patch("dreambooth_dataset").check()
+
+
+def test_two_replacements_are_undone_in_reverse() -> None:
+    owner = type("Owner", (), {"name": 1})
+    undo = all_of(
+        [replace(owner, "name", 2), replace(owner, "other", 3)] if hasattr(owner, "other") else [replace(owner, "name", 2)]
+    )
+    assert owner.name == 2
+    undo()
+    assert owner.name == 1
+    replace(owner, "name", 4)()
+    assert owner.name == 1
+
+
+def test_an_inherited_attribute_is_inherited_again() -> None:
+    base = type("Base", (), {"name": 1})
+    child = type("Child", (base,), {})
+    replace(child, "name", 2)()
+    assert "name" not in child.__dict__
+
+
+def test_requirements_say_what_is_missing() -> None:
+    with pytest.raises(Misfit, match="has no nothing_of_the_sort"):
+        require(sys, "nothing_of_the_sort")
+    with pytest.raises(Misfit, match="no longer takes volume"):
+        require_parameters(lambda pitch: None, "volume")

@@ -1,0 +1,115 @@
+"""A user's mistake is one sentence and exit code 2, before a model loads: the model these configs name is not there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from lycoris_composite import launcher
+from tests import tiny
+from tests.trainer.conftest import World
+
+
+@pytest.fixture
+def refuse(world: World, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Runs a config on a copy of the drawn characters that `spoil` has damaged; returns the sentence."""
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    data = shutil.copytree(world.folder / "data", tmp_path / "data")
+
+    def run(spoil: Callable[[Path], object] = lambda data: None, *flags: str, **changes: Any) -> str:
+        spoil(data)
+        changes = {"train_data_dir": str(data), "pretrained_model_name_or_path": str(tmp_path / "no_model"), **changes}
+        config = world.write_config(tmp_path, **changes)
+        code = launcher.main(["--config", str(config), "--sd_scripts", str(world.sd_scripts), *flags])
+        captured = capsys.readouterr()
+        assert code == 2
+        [line] = captured.err.strip().splitlines()[-1:]
+        assert line.startswith("error: ")
+        assert "Traceback" not in captured.err
+        assert not list(tmp_path.rglob("*.safetensors"))
+        return line
+
+    return run
+
+
+def only_one(data: Path) -> None:
+    shutil.rmtree(data / "1_rin")
+    shutil.rmtree(data / "1_mio")
+
+
+def second_rin(data: Path) -> None:
+    for caption in (data / "1_mio").glob("*.txt"):
+        caption.write_text("rin, " + caption.read_text())
+
+
+def broken(kind: str) -> Callable[[Path], object]:
+    def spoil(data: Path) -> None:
+        made = tiny.broken_images(data.parent / "broken")[kind]
+        shutil.copy(made, data / "1_rin" / f"broken{made.suffix}")
+        shutil.copy(data / "1_rin" / "01.txt", data / "1_rin" / "broken.txt")
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (only_one, r"a composite needs two characters or more, but the data has 1 \(.*1_uzuki\)"),
+        (lambda data: (data / "3_empty").mkdir(), "3_empty: no images in it"),
+        (lambda data: (data / "1_rin/01.txt").write_text(""), "01.txt: empty caption"),
+        (lambda data: (data / "1_rin/01.txt").unlink(), "01.txt: missing caption, while other images of the folder have one"),
+        (lambda data: (data / "1_rin/01.txt").write_bytes(b"rin, \xff\xfe"), r"01.txt: not UTF-8 \(byte 5\)"),
+        (second_rin, 'the trigger word "rin" is also that of .*1_mio'),
+        *[(broken(kind), r"broken\.\w+: .*(cannot be|is empty)") for kind in ("empty", "truncated_png", "truncated_jpg", "text")],
+    ],
+)  # fmt: skip
+def test_bad_data(refuse: Callable[..., str], spoil: Callable, sentence: str) -> None:
+    assert re.search(sentence, refuse(spoil))
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"composite": {"jion": "latent"}}, 'cg3.toml, [composite] jion: unknown key; did you mean "join"?'),
+        ({"composite": {"caption": "{left} {middle}"}}, "cg3.toml, [composite] caption: unknown field {middle}"),
+        ({"composite": {"stage2": {"learnig_rate": 1.0}}}, '[composite.stage2] learnig_rate: unknown to train_network.py; did you'),
+        ({"composite": {"stage2": {"resolution": "64,64"}}}, "resolution 64x64 is too small for 2 panels in multiples of 64"),
+        ({"composite": {"trainer": "train_netwrk"}}, "no train_netwrk.py there; choose one of "),
+        ({"train_data_dir": "nowhere"}, "nowhere: no such folder"),
+        ({"train_data_dir": None}, "train_data_dir: not set"),
+        ({"cache_text_encoder_outputs": True}, "cache_text_encoder_outputs: composites have a caption of their own"),
+        ({"network_args": ["agol=loha"]}, 'network_args agol: unknown to LyCORIS; did you mean "algo"?'),
+        ({"network_args": ["algo=lohaa"]}, 'network_args algo: "lohaa" is no LyCORIS algorithm; did you mean "loha"?'),
+    ],
+)  # fmt: skip
+def test_bad_settings(refuse: Callable[..., str], changes: dict, sentence: str) -> None:
+    assert sentence in refuse(**changes)
+
+
+def test_missing_and_broken_config_files(world: World, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    broken = tmp_path / "broken.toml"
+    broken.write_text("[composite\n")
+    for path, sentence in [(tmp_path / "no.toml", "no.toml: no such file"), (broken, "broken.toml: not TOML")]:
+        assert launcher.main(["--config", str(path), "--sd_scripts", str(world.sd_scripts)]) == 2
+        assert sentence in capsys.readouterr().err
+
+
+def test_a_missing_model_is_said_before_stage_one(refuse: Callable[..., str], tmp_path: Path) -> None:
+    assert f"{tmp_path / 'no_model'}: no such file or folder" in refuse()
+
+
+def test_odd_but_good_images_are_read_and_not_refused(refuse: Callable[..., str], tmp_path: Path) -> None:
+    def add_odd(data: Path) -> None:
+        for name, path in tiny.odd_images(tmp_path / "odd").items():
+            target = shutil.copy(path, data / "1_rin" / f"odd_{name}{path.suffix}")
+            Image.open(target).load()
+            shutil.copy(data / "1_rin" / "01.txt", data / "1_rin" / f"odd_{name}.txt")
+
+    assert "no_model" in refuse(add_odd)

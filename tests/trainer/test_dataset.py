@@ -1,0 +1,417 @@
+"""CompositeDataset in upstream's own hands: its blueprint, strategies, collator and loader."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from multiprocessing import get_context
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lycoris_composite import captions, layout
+from lycoris_composite.errors import UserError
+from tests.trainer.conftest import World
+
+ALONE = SimpleNamespace(num_processes=1, process_index=0)
+
+
+@pytest.fixture
+def library(sd_scripts: Path) -> Iterator[SimpleNamespace]:
+    """Upstream's modules, with the dataset registered and the strategies free to set."""
+    sys.path.insert(0, str(sd_scripts))
+    from library import config_util, strategy_base, strategy_sd, train_util
+
+    from lycoris_composite.dataset import SwitchedDataset
+    from lycoris_composite.trainers.kohya import _composite_schema
+    from sd_scripts_patches import dreambooth_dataset, strategies
+
+    with ExitStack() as undo:
+        undo.callback(strategies.apply())
+        undo.callback(dreambooth_dataset.apply(SwitchedDataset, _composite_schema))
+        yield SimpleNamespace(
+            config_util=config_util, train_util=train_util, strategy_base=strategy_base, strategy_sd=strategy_sd
+        )
+    sys.path.remove(str(sd_scripts))
+
+
+@pytest.fixture
+def make_dataset(library: SimpleNamespace, world: World, tmp_path: Path) -> Callable[..., Any]:
+    """One CompositeDataset through upstream's blueprint, on a copy of the drawn characters."""
+    data = shutil.copytree(world.folder / "data", tmp_path / "data")
+    base = library.strategy_base
+    tokenize = library.strategy_sd.SdTokenizeStrategy(False, 225, str(world.folder / "tokenizer"))
+    base.TokenizeStrategy._strategy = tokenize
+
+    def make(composite: dict | None = None, subset: dict | None = None, to_disk: bool = False, **options: Any) -> Any:
+        base.LatentsCachingStrategy._strategy = library.strategy_sd.SdSdxlLatentsCachingStrategy(True, to_disk, 2, False)
+        subsets = [
+            {"image_dir": str(folder), "caption_extension": ".txt", "keep_tokens": 1, **(subset or {})}
+            for folder in sorted(data.iterdir())
+        ]
+        table = {
+            "resolution": 192,
+            "batch_size": 2,
+            "enable_bucket": True,
+            "min_bucket_reso": 64,
+            "subsets": subsets,
+            **options,
+        }
+        if composite is not None:
+            table["composite"] = {"join": "latent", **composite}
+        generator = library.config_util.BlueprintGenerator(library.config_util.ConfigSanitizer(True, True, True, True))
+        flags = argparse.Namespace(seed=42, debug_dataset=False, max_token_length=225, prior_loss_weight=1.0)
+        for name in library.config_util.ConfigSanitizer.ARGPARSE_NULLABLE_OPTNAMES:
+            setattr(flags, name, None)
+        for name, value in _flag_defaults(library).items():
+            if not hasattr(flags, name):
+                setattr(flags, name, value)
+        blueprint = generator.generate({"datasets": [table]}, flags)
+        group, _ = library.config_util.generate_dataset_group_by_blueprint(blueprint.dataset_group)
+        group.set_current_strategies()
+        return group
+
+    return make
+
+
+def _flag_defaults(library: SimpleNamespace) -> dict[str, Any]:
+    parser = argparse.ArgumentParser()
+    library.train_util.add_dataset_arguments(parser, True, True, True)
+    library.train_util.add_training_arguments(parser, True)
+    return vars(parser.parse_args([]))
+
+
+@pytest.fixture
+def vae(world: World) -> Any:
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL.from_pretrained(world.folder / "model" / "vae")
+
+
+def batches(group: Any, library: SimpleNamespace, epochs: list[int], **loader: Any) -> list[list[dict]]:
+    """Every batch of these epochs, as upstream's loader and collator deliver them."""
+    processes = get_context(loader.get("multiprocessing_context", "fork"))
+    epoch, step = processes.Value("i", 0), processes.Value("i", 0)
+    for dataset in group.datasets:
+        dataset.share_epoch(epoch)
+    collator = library.train_util.collator_class(epoch, step, group)
+    loader = torch.utils.data.DataLoader(group, batch_size=1, shuffle=False, collate_fn=collator, **loader)
+    found = []
+    for number in epochs:
+        epoch.value = number
+        found.append(list(loader))
+    return found
+
+
+def same(first: Any, second: Any) -> bool:
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, (list, tuple)):
+        return len(first) == len(second) and all(same(a, b) for a, b in zip(first, second, strict=True))
+    if isinstance(first, dict):
+        return first.keys() == second.keys() and all(same(first[key], second[key]) for key in first)
+    return first == second
+
+
+AUGMENTED = {"flip_aug": True, "shuffle_caption": True, "random_crop": True, "color_aug": True, "caption_tag_dropout_rate": 0.3}
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_workers_make_the_same_batches_as_the_main_process(
+    make_dataset: Callable, library: SimpleNamespace, start: str
+) -> None:
+    group = make_dataset({}, AUGMENTED)
+    expected = batches(group, library, [1, 2, 3])
+
+    persistent = batches(group, library, [1, 2, 3], num_workers=2, multiprocessing_context=start, persistent_workers=True)
+    fresh = batches(group, library, [1, 2], num_workers=1, multiprocessing_context=start)
+
+    assert same(persistent, expected)
+    assert same(fresh, expected[:2])
+    assert not same(expected[0], expected[1])
+
+
+def test_a_resumed_run_goes_on_with_the_batches_it_would_have_had(make_dataset: Callable, library: SimpleNamespace) -> None:
+    whole = batches(make_dataset({}, AUGMENTED), library, [1, 2, 3])
+    assert same(batches(make_dataset({}, AUGMENTED), library, [3]), whole[2:])
+
+
+def test_no_global_random_state_is_read_or_changed(make_dataset: Callable, library: SimpleNamespace) -> None:
+    group = make_dataset({}, AUGMENTED)
+    [dataset] = group.datasets
+    dataset.share_epoch(SimpleNamespace(value=1))
+    first = dataset[0]
+    random.seed(99), np.random.seed(99), torch.manual_seed(99)
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    again = dataset[0]
+    dataset.set_current_epoch(2)
+
+    assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+    assert same(first, again)
+
+
+def test_panels_are_upright_resized_and_cropped_as_upstream_does(
+    make_dataset: Callable, library: SimpleNamespace, tmp_path: Path
+) -> None:
+    turned = tmp_path / "data" / "1_rin" / "01.png"
+    upright = Image.open(turned).convert("RGB")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.rotate(90, expand=True).save(turned, exif=exif)
+    group = make_dataset({"composites_per_image": 4.0})
+    [dataset] = group.datasets
+
+    seen = False
+    for epoch in (1,):
+        for number in range(len(dataset)):
+            example = dataset[number]
+            composites = [dataset.plan.composite(epoch, index) for index in dataset.plan.batch(epoch, number)]
+            for image, composite in zip(example["images"], composites, strict=True):
+                left = 0
+                for panel in composite.panels:
+                    width, height = panel.size
+                    source = upright if panel.image.path == str(turned) else Image.open(panel.image.path).convert("RGB")
+                    seen |= panel.image.path == str(turned)
+                    expected = _upstream_crop(library, np.array(source), panel.size)
+                    found = image[:, :, left : left + width]
+                    assert torch.equal(found, library.train_util.IMAGE_TRANSFORMS(expected))
+                    left += width
+                assert image.shape == (3, height, left)
+    assert seen
+
+
+def _upstream_crop(library: SimpleNamespace, picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """What upstream's bucketing makes of a picture when the panel is its only bucket."""
+    manager = library.train_util.BucketManager(False, size, None, None, None)
+    manager.set_predefined_resos([size])
+    _, resized, _ = manager.select_bucket(picture.shape[1], picture.shape[0])
+    return library.train_util.trim_and_resize_if_required(False, picture, size, resized)[0]
+
+
+@pytest.mark.parametrize("to_disk", [False, True])
+def test_cached_latents_are_the_panels_own_side_by_side(
+    make_dataset: Callable, library: SimpleNamespace, vae: Any, to_disk: bool
+) -> None:
+    group = make_dataset({}, {"flip_aug": True}, to_disk=to_disk)
+    group.datasets[0].new_cache_latents(vae, ALONE)
+    [dataset] = group.datasets
+
+    for number in range(len(dataset)):
+        example = dataset[number]
+        assert example["images"] is None
+        for latents, index in zip(example["latents"], dataset.plan.batch(1, number), strict=True):
+            composite = dataset.plan.composite(1, index)
+            for panel, found in zip(
+                composite.panels, latents.split([p.size[0] // 8 for p in composite.panels], -1), strict=True
+            ):
+                plain = _upstream_crop(library, np.array(Image.open(panel.image.path).convert("RGB")), panel.size)
+                picture = library.train_util.IMAGE_TRANSFORMS(plain[:, ::-1].copy() if panel.flipped else plain)
+                with torch.no_grad():
+                    encoded = vae.encode(picture[None]).latent_dist
+                # a sample lies within a few standard deviations of the mean; another picture's would not
+                assert ((found - encoded.mean[0]).abs() <= 6 * encoded.std[0] + 1e-4).all()
+
+
+def test_each_image_is_encoded_once_per_panel_size(make_dataset: Callable, vae: Any) -> None:
+    group = make_dataset({"composites_per_image": 50.0})
+    encoded = []
+    encode, vae.encode = vae.encode, lambda pictures: encoded.append(len(pictures)) or encode(pictures)
+
+    group.datasets[0].new_cache_latents(vae, ALONE)
+
+    plan = group.datasets[0].plan
+    sizes = [plan.panel_sizes(c, i) for c, character in enumerate(plan.characters) for i in range(len(character.images))]
+    assert sum(encoded) == sum(map(len, sizes)) < plan.composites
+
+
+@pytest.mark.parametrize("join", ["latent", "pixel"])
+def test_a_disk_cache_is_never_stale(make_dataset: Callable, vae: Any, tmp_path: Path, join: str) -> None:
+    def cached() -> set[Path]:
+        make_dataset({"join": join}, to_disk=True).datasets[0].new_cache_latents(vae, ALONE)
+        return set((tmp_path / "data").rglob("*_composite.npz"))
+
+    first = cached()
+    times = {path: path.stat().st_mtime_ns for path in first}
+    assert cached() == first
+    assert {path: path.stat().st_mtime_ns for path in first} == times, "nothing had changed, and it was encoded again"
+
+    torn = sorted(first)[0]
+    torn.write_bytes(torn.read_bytes()[:100])
+    assert cached() == first
+    assert torn.stat().st_size > 100
+
+    changed = tmp_path / "data" / "1_rin" / "01.png"
+    Image.open(changed).convert("L").save(changed)
+    after_image = cached()
+    assert after_image > first
+
+    with torch.no_grad():
+        next(iter(vae.parameters())).add_(0.1)
+    assert not {path for path in cached() - after_image} & first
+    assert len(cached()) > len(after_image)
+
+
+def test_a_composites_cache_leaves_upstreams_alone(make_dataset: Callable, vae: Any, tmp_path: Path) -> None:
+    make_dataset(None, to_disk=True).datasets[0].new_cache_latents(vae, ALONE)
+    upstream = {path: path.read_bytes() for path in (tmp_path / "data").rglob("*.npz")}
+    assert upstream
+
+    make_dataset({}, to_disk=True).datasets[0].new_cache_latents(vae, ALONE)
+
+    assert all(path.read_bytes() == content for path, content in upstream.items())
+    make_dataset(None, to_disk=True)  # upstream reads image sizes from the names of cache files
+
+
+def test_conditioning_masks_weights_and_attributes(make_dataset: Callable, library: SimpleNamespace) -> None:
+    group = make_dataset(
+        {"composites_per_image": 3.0}, {"alpha_mask": True, "custom_attributes": {"a": 1}}, network_multiplier=0.5
+    )
+    [dataset] = group.datasets
+    for number in range(len(dataset)):
+        example = dataset[number]
+        composites = [dataset.plan.composite(1, index) for index in dataset.plan.batch(1, number)]
+        count = len(composites)
+        assert example["loss_weights"].tolist() == [1.0] * count
+        assert example["network_multipliers"].tolist() == [0.5] * count
+        assert example["custom_attributes"] == [{"a": 1}] * count
+        assert example["alpha_masks"].shape[1:] == example["images"].shape[2:]
+        assert example["panel_widths"] == [[panel.size[0] for panel in composite.panels] for composite in composites]
+        for place, composite in enumerate(composites):
+            heights = [panel.image.size[1] for panel in composite.panels]
+            widths = [panel.image.size[0] * min(heights) / panel.image.size[1] for panel in composite.panels]
+            assert example["original_sizes_hw"][place].tolist() == [min(heights), round(sum(widths))]
+            assert example["target_sizes_hw"][place].tolist() == list(composite.size[::-1])
+            tops = [library.train_util.BucketManager.get_crop_ltrb(p.size, p.image.size)[1] for p in composite.panels]
+            assert example["crop_top_lefts"][place][0].item() == max(int(top) for top in tops)
+
+
+def test_a_mask_covers_only_its_own_panel(make_dataset: Callable, tmp_path: Path) -> None:
+    for path in (tmp_path / "data" / "1_rin").glob("*.png"):
+        image = Image.open(path).convert("RGBA")
+        image.putalpha(0)
+        image.save(path)
+    group = make_dataset({"composites_per_image": 3.0})
+    [dataset] = group.datasets
+    for subset in dataset.subsets:
+        subset.alpha_mask = subset.image_dir.endswith("rin")
+
+    found = set()
+    for number in range(len(dataset)):
+        example = dataset[number]
+        for place, index in enumerate(dataset.plan.batch(1, number)):
+            if example["alpha_masks"] is None:
+                continue
+            left = 0
+            for panel in dataset.plan.composite(1, index).panels:
+                part = example["alpha_masks"][place][:, left : left + panel.size[0]]
+                assert part.unique().tolist() == [0.0 if panel.character.trigger == "rin" else 1.0]
+                found.add(panel.character.trigger)
+                left += panel.size[0]
+    assert found == {"mio", "rin", "uzuki"}
+
+
+def test_a_batch_has_the_keys_shapes_and_types_of_upstreams_own(make_dataset: Callable, vae: Any) -> None:
+    ours, theirs = make_dataset({}).datasets[0], make_dataset(None).datasets[0]
+    for cached in (False, True):
+        if cached:
+            ours.new_cache_latents(vae, ALONE)
+            theirs.new_cache_latents(vae, ALONE)
+        example, expected = ours[0], theirs[0]
+        assert example.keys() - {"panel_widths"} == expected.keys()
+        for key, value in expected.items():
+            assert type(example[key]) is type(value), key
+            if isinstance(value, torch.Tensor):
+                assert (example[key].dtype, example[key].ndim) == (value.dtype, value.ndim), key
+
+
+def test_long_captions_keep_both_characters_within_the_tokens(make_dataset: Callable, tmp_path: Path) -> None:
+    for caption in (tmp_path / "data").rglob("*.txt"):
+        caption.write_text(
+            caption.read_text().strip() + "".join(f", detail number {n} of {caption.parent.name}" for n in range(60))
+        )
+    [dataset] = make_dataset({}, {"shuffle_caption": True}).datasets
+    tokenizer = dataset.tokenize_strategy.tokenizer
+
+    for number in range(len(dataset)):
+        for caption in dataset[number]["captions"]:
+            assert 200 < len(tokenizer(caption, add_special_tokens=False).input_ids) <= 225
+            left, right, mark = caption.split(", ")[0].split("/")
+            assert mark == "COMPOSITE"
+            given = [caption.count(f"of 1_{name}") for name in (left, right)]
+            assert min(given) > 5
+            assert abs(given[0] - given[1]) <= 8  # the sides' other tags differ in number and length
+
+
+OPTIONS = {
+    "plain": {},
+    "shuffled": {"shuffle_caption": True},
+    "dropped": {"shuffle_caption": True, "caption_tag_dropout_rate": 0.4, "caption_dropout_rate": 0.3},
+    "wildcards": {"enable_wildcard": True, "shuffle_caption": True},
+    "separators": {"keep_tokens_separator": "|||", "secondary_separator": ";;;", "shuffle_caption": True},
+    "affixes": {"caption_prefix": "photo,", "caption_suffix": ", film", "shuffle_caption": True, "keep_tokens": 2},
+    "warm-up": {"token_warmup_min": 1, "token_warmup_step": 10, "shuffle_caption": True},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_caption_options_mean_what_upstream_makes_of_them(library: SimpleNamespace, make_dataset: Callable, name: str) -> None:
+    rules = captions.CaptionRules(**{"keep_tokens": 1, **OPTIONS[name]})
+    [dataset] = make_dataset(None).datasets
+    dataset.set_max_train_steps(20)
+    text = "rin, {red|blue} dress;;;hat, smile ||| arms up, {{x}}, blush ||| end\nrin, second line, of tags"
+    for seed in range(40):
+        dataset.set_current_step(seed % 12)
+        subset = SimpleNamespace(**rules.__dict__)
+        random.seed(seed)
+        expected = dataset.process_caption(subset, text)
+        rng = random.Random(seed)
+        progress = captions.Progress(seed % 12, 20)
+        panel = captions.PanelCaption(text, "nobody", rules)
+        tags = captions.composite_caption("{left_tags}{right_tags}", [panel, _EMPTY], rng, 1, progress)
+        assert [tag.strip() for tag in tags.split(",")] == [
+            tag.strip() for tag in expected.split(",") if tag.strip()
+        ] or not expected
+
+
+_EMPTY = captions.PanelCaption("", "nobody", captions.CaptionRules(caption_dropout_rate=1.0))
+
+
+@pytest.mark.parametrize("resolution", [(640, 640), (768, 512), (192, 192)])
+def test_buckets_are_upstreams(library: SimpleNamespace, resolution: tuple[int, int]) -> None:
+    from library.model_util import make_bucket_resolutions
+
+    canvas = layout.Canvas(resolution, 64, (64, 1024))
+    assert list(layout.bucket_sizes(canvas)) == make_bucket_resolutions(resolution, 64, 1024, 64)
+    manager = library.train_util.BucketManager(False, resolution, 64, 1024, 64)
+    manager.make_buckets()
+    rng = random.Random(0)
+    for _ in range(300):
+        size = (rng.randint(16, 3000), rng.randint(16, 3000))
+        assert layout.bucket_of(size, canvas) == manager.select_bucket(*size)[0]
+
+
+def test_text_encoder_caching_is_refused(make_dataset: Callable) -> None:
+    with pytest.raises(UserError, match="cache_text_encoder_outputs: composites have a caption of their own in every epoch"):
+        make_dataset({}).is_text_encoder_output_cacheable()
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"jion": "latent"}, r'\[datasets.composite\] jion: unknown key; did you mean "join"\?'),
+        ({"join": "latnet"}, '"latnet" is neither latent nor pixel; did you mean "latent"?'),
+    ],
+)
+def test_a_wrong_composite_table_is_one_sentence(make_dataset: Callable, table: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make_dataset(table)

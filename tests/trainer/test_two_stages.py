@@ -1,0 +1,183 @@
+"""Both stages from the command line, on the real trainer."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import toml
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from lycoris_composite import __version__
+from tests.trainer.conftest import PHOTOS, World
+
+CACHES = {
+    "memory": {"cache_latents": True},
+    "disk": {"cache_latents": True, "cache_latents_to_disk": True},
+    "none": {"cache_latents": False},
+}
+
+
+def metadata_of(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return file.metadata()
+
+
+@pytest.mark.parametrize("cache", CACHES)
+@pytest.mark.parametrize("join", ["latent", "pixel"])
+def test_both_stages_train_with_either_join_and_any_cache(world: World, tmp_path: Path, join: str, cache: str) -> None:
+    data = shutil.copytree(world.folder / "data", tmp_path / "data")
+
+    run = world.train(tmp_path, composite={"join": join}, train_data_dir=str(data), **CACHES[cache])
+
+    assert run.code == 0
+    first, second = load_file(tmp_path / "out/cg3-stage1.safetensors"), load_file(tmp_path / "out/cg3.safetensors")
+    assert first.keys() == second.keys()
+    assert any(not first[key].equal(second[key]) for key in first), "stage 2 trained nothing"
+    assert bool(list(data.rglob("*_composite.npz"))) == (cache == "disk")
+
+
+@pytest.mark.parametrize(("processes", "workers"), [(1, 2), (2, 0), (2, 2)])
+def test_processes_and_workers(world: World, tmp_path: Path, processes: int, workers: int) -> None:
+    persistent = workers > 0
+
+    run = world.train(
+        tmp_path, processes=processes, max_data_loader_n_workers=workers, persistent_data_loader_workers=persistent
+    )
+
+    assert run.code == 0
+    assert metadata_of(tmp_path / "out/cg3.safetensors")["ss_steps"] == "3"
+
+
+def test_photos_with_the_guides_optimizer_and_samples(world: World, tmp_path: Path) -> None:
+    if not PHOTOS.is_dir():
+        pytest.skip(f"no photos in {PHOTOS}")
+
+    run = world.train(
+        tmp_path, train_data_dir=str(PHOTOS), optimizer_type="AdamW8bit", sample_every_n_steps=3, save_precision="fp16"
+    )
+
+    assert run.code == 0
+    samples = sorted(path.name for path in (tmp_path / "out/sample").iterdir())
+    assert len([name for name in samples if name.startswith("cg3-stage1_")]) == 1
+    assert len([name for name in samples if name.startswith("cg3_")]) == 1
+    for name in ("cg3-stage1", "cg3"):
+        check = world.command(
+            tmp_path,
+            str(world.sd_scripts / "networks/check_lora_weights.py"),
+            "-s",
+            str(tmp_path / f"out/{name}.safetensors"),
+            env={"PYTHONPATH": str(world.sd_scripts)},
+        )
+        assert check.code == 0
+        assert "hada_w1_a" in check.output
+
+
+def test_stage_two_starts_from_exactly_what_stage_one_saved(world: World, tmp_path: Path) -> None:
+    """With a learning rate of zero nothing moves, so what stage 2 saves is what it started from."""
+    run = world.train(
+        tmp_path,
+        save_precision="fp16",
+        composite={"stage2": {"learning_rate": 0.0, "resolution": "192,192", "max_train_steps": 1}},
+    )
+
+    assert run.code == 0
+    first, second = load_file(tmp_path / "out/cg3-stage1.safetensors"), load_file(tmp_path / "out/cg3.safetensors")
+    assert first.keys() == second.keys()
+    assert all(first[key].equal(second[key]) for key in first)
+    assert any(first[key].abs().sum() > 0 for key in first if key.endswith("hada_w2_a")), "stage 1 trained nothing"
+
+
+def test_saved_file_is_a_kohya_loha_and_says_how_it_was_made(world: World, tmp_path: Path) -> None:
+    run = world.train(tmp_path, composite={"composites_per_image": 0.5})
+
+    assert run.code == 0
+    keys = load_file(tmp_path / "out/cg3.safetensors").keys()
+    assert {key.rpartition(".")[2] for key in keys} == {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "alpha"}
+    assert {key.split("_")[1] for key in keys} == {"unet", "te"}
+    metadata = metadata_of(tmp_path / "out/cg3.safetensors")
+    assert metadata["ss_network_module"] == "lycoris.kohya"
+    assert json.loads(metadata["ss_network_args"])["algo"] == "loha"
+    assert metadata["ss_composite_version"] == __version__
+    [settings] = json.loads(metadata["ss_composite_settings"])
+    assert settings["join"] == "latent"
+    assert settings["composites_per_epoch"] == round(9 * 0.5)
+    [characters] = json.loads(metadata["ss_composite_characters"])
+    assert [character["trigger"] for character in characters] == ["mio", "rin", "uzuki"]
+    assert "ss_composite_version" not in metadata_of(tmp_path / "out/cg3-stage1.safetensors")
+
+
+def test_effective_configs_lie_beside_the_outputs_and_rerun_the_stage(world: World, tmp_path: Path) -> None:
+    """What a stage wrote beside its output is a config that `lycoris-composite run` trains the same weights from."""
+    assert world.train(tmp_path).code == 0
+    second = toml.loads((tmp_path / "out/cg3.toml").read_text())
+    assert second["resolution"] == "192,192"
+    assert second["network_weights"] == str(tmp_path / "out/cg3-stage1.safetensors")
+    shutil.move(tmp_path / "out/cg3.safetensors", tmp_path / "before.safetensors")
+
+    again = world.command(
+        tmp_path,
+        "-m",
+        "lycoris_composite.cli",
+        "run",
+        "train_network.py",
+        "--sd_scripts",
+        str(world.sd_scripts),
+        "--config_file",
+        str(tmp_path / "out/cg3.toml"),
+    )
+
+    assert again.code == 0
+    before, after = load_file(tmp_path / "before.safetensors"), load_file(tmp_path / "out/cg3.safetensors")
+    assert all(before[key].equal(after[key]) for key in before)
+
+
+def test_single_stages_and_sample_prompts_from_the_characters(world: World, tmp_path: Path) -> None:
+    refused = world.train(tmp_path, "--stage", "2")
+    assert refused.code == 2
+    assert "cg3-stage1.safetensors: not there" in refused.output
+
+    assert world.train(tmp_path, "--stage", "1", sample_prompts=None).code == 0
+    assert not (tmp_path / "out/cg3.safetensors").exists()
+    prompts = json.loads((tmp_path / "out/cg3-prompts.json").read_text())
+    assert [prompt["prompt"].split(",")[0] for prompt in prompts[:4]] == ["mio", "rin", "uzuki", "mio/rin/COMPOSITE"]
+    assert prompts[-1]["negative_prompt"] == "COMPOSITE"
+    assert prompts[-1]["width"] > prompts[-1]["height"]
+
+    assert world.train(tmp_path, "--stage", "2", sample_prompts=None).code == 0
+    assert (tmp_path / "out/cg3.safetensors").exists()
+
+
+def test_flags_and_set_win_over_the_file(world: World, tmp_path: Path) -> None:
+    run = world.train(
+        tmp_path, "--output_name", "other", "--max_train_steps", "2", "--cpu",
+        "--set", "composite.stage2.resolution=256,128", "--set", "seed=7",
+        xformers=True, sdpa=False, mixed_precision="fp16", optimizer_type="AdamW8bit",
+    )  # fmt: skip
+
+    assert run.code == 0
+    for line in ("sdpa attention instead of xformers", "float32 instead of mixed_precision fp16", "AdamW instead of AdamW8bit"):
+        assert f"--cpu: {line}" in run.output or f"--cpu: optimizer {line}" in run.output
+    metadata = metadata_of(tmp_path / "out/other.safetensors")
+    assert (metadata["ss_steps"], metadata["ss_seed"], metadata["ss_resolution"]) == ("2", "7", "(256, 128)")
+
+
+def test_dataset_config_and_alpha_masks(world: World, tmp_path: Path) -> None:
+    subsets = [
+        {"image_dir": str(folder), "num_repeats": 1, "alpha_mask": folder.name.endswith("rin")}
+        for folder in sorted((world.folder / "data").iterdir())
+    ]
+    dataset_config = tmp_path / "data.toml"
+    dataset_config.write_text(toml.dumps({"datasets": [{"resolution": 128, "batch_size": 1, "subsets": subsets}]}))
+
+    run = world.train(tmp_path, train_data_dir=None, dataset_config=str(dataset_config), masked_loss=True)
+
+    assert run.code == 0
+    written = toml.loads((tmp_path / "out/cg3-dataset.toml").read_text())
+    assert written["datasets"][0]["composite"]["join"] == "latent"
+    [dataset] = json.loads(metadata_of(tmp_path / "out/cg3.safetensors")["ss_datasets"])
+    assert dataset["resolution"] == [192, 192]
+    assert dataset["batch_size_per_device"] == 2

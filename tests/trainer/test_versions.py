@@ -1,0 +1,82 @@
+"""The versions of sd-scripts and LyCORIS that the plugin is verified against."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lycoris_composite import checkout
+from lycoris_composite.errors import UserError
+from tests.trainer.conftest import ROOT, World
+
+CHECK = "import sys, pathlib; from lycoris_composite import launcher; from lycoris_composite.trainers.kohya import Upstream; "
+CHECK += "sys.exit(launcher.report(lambda: Upstream(pathlib.Path(sys.argv[1]), 'train_network').check('lycoris.kohya')))"
+
+
+@pytest.fixture(scope="module")
+def version_of(sd_scripts: Path, tmp_path_factory: pytest.TempPathFactory):
+    """A checkout of another version, cloned from the one at hand."""
+
+    def get(ref: str) -> Path:
+        folder = tmp_path_factory.mktemp("versions") / "sd-scripts"
+        try:
+            checkout._clone(str(sd_scripts), ref, folder)
+        except UserError as error:
+            pytest.skip(f"this clone has no {ref}: {error}")
+        return folder
+
+    return get
+
+
+@pytest.mark.parametrize("ref", ["v0.10.0", "v0.10.1", "48d368fa"])
+def test_every_patch_fits(world: World, tmp_path: Path, version_of, ref: str) -> None:
+    check = world.command(tmp_path, "-c", CHECK, str(version_of(ref)))
+    assert check.code == 0
+    assert "error:" not in check.output
+
+
+def test_a_version_before_the_strategies_is_refused_in_one_sentence(world: World, tmp_path: Path, version_of) -> None:
+    folder = version_of("v0.9.1")
+    check = world.command(tmp_path, "-c", CHECK, str(folder))
+    assert check.code == 2
+    [sentence] = [line for line in check.output.splitlines() if line.startswith("error: ")]
+    assert f"sd-scripts at {checkout.version(folder)}" in sentence
+    assert "known to fit: v0.10.0, v0.10.1 and main at 48d368fa" in sentence
+    assert "Traceback" not in check.output
+
+
+def test_main_trains_both_stages(world: World, tmp_path: Path, version_of) -> None:
+    run = world.train(tmp_path, "--sd_scripts", str(version_of("48d368fa")))
+    assert run.code == 0
+    assert (tmp_path / "out/cg3.safetensors").exists()
+
+
+@pytest.mark.parametrize("lycoris", ["3.4.0", "4.1.3"])
+def test_the_guides_config_reaches_its_first_step(world: World, tmp_path: Path, lycoris: str) -> None:
+    """examples/cg3.toml with only paths and --cpu given, stopped at the first step that the progress bar counts."""
+    packages = tmp_path / "packages"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(packages)]
+    subprocess.run([*install, f"lycoris-lora=={lycoris}"], check=True)
+    command = [
+        sys.executable, str(ROOT / "train_composite.py"), "--config", str(ROOT / "examples/cg3.toml"), "--cpu",
+        "--sd_scripts", str(world.sd_scripts), "--pretrained_model_name_or_path", str(world.folder / "model"),
+        "--tokenizer_cache_dir", str(world.folder / "tokenizer"), "--train_data_dir", str(world.folder / "data"),
+        "--output_dir", str(tmp_path / "out"), "--logging_dir", str(tmp_path / "logs"),
+    ]  # fmt: skip
+    environment = {**__import__("os").environ, "PYTHONPATH": f"{packages}:{ROOT}", "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    seen = []
+    try:
+        for line in process.stdout:  # the progress bar's carriage returns end lines too
+            seen.append(line)
+            if "steps:" in line and "avr_loss=" in line:
+                break
+    finally:
+        process.kill()
+        process.wait()
+    assert "avr_loss=" in "".join(seen[-3:]), "".join(seen[-40:])
