@@ -11,13 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import toml
-
 from lycoris_composite import checkout, config, images
 from lycoris_composite.errors import UserError
 from lycoris_composite.plan import Plan
 from lycoris_composite.sampling import MOST_CHARACTERS, sample_prompts
-from lycoris_composite.stages import Stage, config_text, dataset_config, stages_of, without_cuda
+from lycoris_composite.stages import Stage, config_text, dataset_config, overridden_datasets, stages_of, toml_text, without_cuda
 from lycoris_composite.subsets import datasets_of, parse_resolution, plan_of
 
 _HELP = """\
@@ -76,7 +74,7 @@ def _run(own: argparse.Namespace, flags: Sequence[str]) -> None:
     for stage in stages:
         upstream.check_network_args(stage.settings, str(own.config))
         upstream.check(stage.settings.get("network_module"))
-    plans = _check_data(stages[-1], settings)
+    plans = _check_data(settings)
     _check_start(stages[0])
     for stage in stages:
         _write_configs(stage, settings, plans)
@@ -99,11 +97,14 @@ def _on_cpu(settings: config.Settings) -> config.Settings:
     return replace(settings, kohya=kohya, stage2=without_cuda(settings.stage2)[0])
 
 
-def _check_data(stage: Stage, settings: config.Settings) -> list[Plan]:
+def _check_data(settings: config.Settings) -> list[Plan]:
     """Reads headers, captions and pixels once, for the stage that makes composites: a mistake must not wait until
     stage 1 has been trained. The plans are the ones that training will make."""
-    options = settings.composite
-    plans = [plan_of(dataset, options, stage.settings["seed"]) for dataset in datasets_of(stage.settings, options.aspect)]
+    [stage] = stages_of(settings, only=2)
+    source = stage.settings.get("dataset_config")
+    tables = overridden_datasets(config.read_toml(Path(source)), settings.stage2) if source else None
+    datasets = datasets_of(stage.settings, settings.composite.aspect, tables)
+    plans = [plan_of(dataset, settings.composite, stage.settings["seed"]) for dataset in datasets]
     paths = sorted({image.path for plan in plans for character in plan.characters for image in character.images})
     with ThreadPoolExecutor() as readers:
         list(readers.map(_check_pixels, paths))
@@ -141,7 +142,7 @@ def _write_configs(stage: Stage, settings: config.Settings, plans: Sequence[Plan
             _say(f"sample prompts: the first {MOST_CHARACTERS} of {len(plans[0].characters)} characters")
     if stage.settings.get("dataset_config"):
         source = config.read_toml(Path(stage.settings["dataset_config"]))
-        write_whole(stage.dataset_config_file, toml.dumps(dataset_config(stage, source, settings.stage2)))
+        write_whole(stage.dataset_config_file, toml_text(dataset_config(stage, source, settings.stage2)))
     write_whole(stage.config_file, config_text(stage))
 
 

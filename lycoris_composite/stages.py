@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import json
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -73,10 +75,11 @@ def stages_of(settings: Settings, only: int | None = None) -> list[Stage]:
     kohya = dict(settings.kohya)
     if not kohya.get("output_dir"):
         raise UserError(f"{settings.path}, output_dir: not set; name the folder for the trained files.")
-    kohya.setdefault("output_name", _DEFAULT_NAME)
+    kohya["output_name"] = str(kohya.get("output_name") or _DEFAULT_NAME)
     if kohya.get("seed") is None:
-        # Upstream would draw one in every process, and composites have to agree between them.
-        kohya["seed"] = zlib.crc32(repr(sorted(kohya.items(), key=str)).encode())
+        # Upstream would draw one in every process, and composites have to agree between them and after a resume.
+        lasting = sorted((item for item in kohya.items() if item[0] not in _RESUME_KEYS), key=str)
+        kohya["seed"] = zlib.crc32(repr(lasting).encode())
     first = Stage(1, settings.trainer, {**kohya, "output_name": f"{kohya['output_name']}-stage1"}, None)
     second = {**kohya, **settings.stage2}
     if only is None:
@@ -108,7 +111,7 @@ def without_cuda(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
         changed["mixed_precision"] = "no"
     optimizer = str(changed.get("optimizer_type") or "")
     if changed.get("use_8bit_adam") or optimizer.lower().endswith("8bit"):
-        plain = optimizer[: -len("8bit")].removeprefix("Paged") if optimizer else "AdamW"
+        plain = re.sub("^paged|8bit$", "", optimizer, flags=re.IGNORECASE) or "AdamW"
         lines.append(f"optimizer {plain} instead of {optimizer or 'use_8bit_adam'}")
         changed.update({"optimizer_type": plain, "use_8bit_adam": False})
     return changed, lines
@@ -124,20 +127,33 @@ def config_text(stage: Stage) -> str:
         settings["lycoris_composite"] = {"composite": asdict(stage.composite)}
     tables = {key: value for key, value in settings.items() if isinstance(value, dict)}
     plain = {key: value for key, value in settings.items() if key not in tables and value is not None}
-    return toml.dumps({**plain, **tables})
+    return toml_text({**plain, **tables})
+
+
+def toml_text(tables: Mapping[str, Any]) -> str:
+    """TOML that reads back as it was. toml's own strings do not: it takes the `\\x` of a Windows path for an escape."""
+    encoder = toml.TomlEncoder()
+    encoder.dump_funcs[str] = lambda text: json.dumps(text, ensure_ascii=False)
+    return toml.dumps(dict(tables), encoder)
 
 
 def dataset_config(stage: Stage, source: Mapping[str, Any], stage2: Mapping[str, Any]) -> dict[str, Any]:
-    """The stage's dataset_config: the source's, in stage 2 with a composite table for each dataset. What stage 2
-    overrides is taken out at every level below the flags, where it would win over them."""
-    config = copy.deepcopy(dict(source))
+    """The stage's dataset_config: the source's, in stage 2 overridden and with a composite table for each dataset."""
     if stage.composite is None:
-        return config
+        return copy.deepcopy(dict(source))
+    config = overridden_datasets(source, stage2)
+    for dataset in config.get("datasets", []):
+        dataset["composite"] = asdict(stage.composite)
+    return config
+
+
+def overridden_datasets(source: Mapping[str, Any], stage2: Mapping[str, Any]) -> dict[str, Any]:
+    """A dataset_config in which nothing wins over `[composite.stage2]`: what that names is taken out at every level,
+    as upstream lets each of them win over the flags."""
+    config = copy.deepcopy(dict(source))
     names = {name: name for name in stage2} | {own: flag for own, flag in FLAG_NAMES.items() if flag in stage2}
     datasets = config.get("datasets", [])
     for table in [config.get("general", {}), *datasets, *(s for dataset in datasets for s in dataset.get("subsets", []))]:
         for name in names:
             table.pop(name, None)
-    for dataset in datasets:
-        dataset["composite"] = asdict(stage.composite)
     return config

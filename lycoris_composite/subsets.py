@@ -31,11 +31,13 @@ class Dataset:
     subsets: tuple[Subset, ...]
 
 
-def datasets_of(settings: Mapping[str, Any], aspect: str) -> list[Dataset]:
-    """The datasets that the settings name, not yet read from disk. Raises UserError naming file and key."""
+def datasets_of(settings: Mapping[str, Any], aspect: str, config: Mapping[str, Any] | None = None) -> list[Dataset]:
+    """The datasets that the settings name, not yet read from disk. `config` is what their dataset_config holds, where
+    it is not to be read from its file. Raises UserError naming file and key."""
     if settings.get("dataset_config"):
         path = Path(settings["dataset_config"])
-        return [_dataset(levels, subsets, aspect) for levels, subsets in _tables(read_toml(path), settings, path)]
+        tables = _tables(config or read_toml(path), settings, path)
+        return [_dataset(levels, subsets, aspect) for levels, subsets in tables]
     if settings.get("in_json"):
         raise UserError(f'in_json = "{settings["in_json"]}": characters need caption files; use train_data_dir instead.')
     folder = settings.get("train_data_dir")
@@ -74,6 +76,9 @@ def _tables(config: Mapping[str, Any], settings: Mapping[str, Any], path: Path) 
                 "or remove the table and let [composite] make stage 2."
             )
         subsets = [subset for subset in dataset.get("subsets", []) if not subset.get("is_reg")]
+        for subset in subsets:
+            if not isinstance(subset.get("image_dir"), str):
+                raise UserError(f"{path}: a [[datasets.subsets]] without image_dir; name its folder.")
         found.append(([dataset, general, settings], subsets))
     if not found:
         raise UserError(f"{path}: no [[datasets]] in it; add one with its [[datasets.subsets]].")
@@ -95,7 +100,9 @@ def _dataset(levels: Sequence[Mapping[str, Any]], subsets: Sequence[Mapping[str,
         no_upscale=bucketed and bool(option("bucket_no_upscale", False)),
         aspect=aspect,
     )
-    return Dataset(canvas, int(option("batch_size", 1)), tuple(_subset([subset, *levels]) for subset in subsets))
+    read = [_subset([subset, *levels]) for subset in subsets]
+    # upstream ignores a subset with fewer repeats than one
+    return Dataset(canvas, int(option("batch_size", 1)), tuple(subset for subset in read if subset.repeats > 0))
 
 
 def _subset(levels: Sequence[Mapping[str, Any]]) -> Subset:
