@@ -11,7 +11,7 @@ import random
 import re
 import string
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lycoris_composite.errors import UserError
 
@@ -93,10 +93,17 @@ def check_template(template: str) -> None:
 
 
 def marker(template: str) -> str | None:
-    """The word that marks a composite, `COMPOSITE` in the default template: the fixed text of the joined name."""
-    name = template.split(",")[0]
-    words = re.findall(r"[^\s/|+&_-]+", "".join(text for text, *_ in string.Formatter().parse(name)))
-    return words[-1] if words else None
+    """The word that marks a composite, `COMPOSITE` in the default template: the fixed text behind the names, or the
+    next piece that is fixed, or what stands before the names."""
+    pieces = [list(string.Formatter().parse(piece)) for piece in template.split(",")]
+    named = next((place for place, piece in enumerate(pieces) if any(field in ("left", "right") for _, field, *_ in piece)), 0)
+    *_, (behind, last_field, *_) = pieces[named]
+    fixed = [piece[0][0] for piece in pieces[named + 1 :] if len(piece) == 1 and piece[0][1] is None]
+    for text in ("" if last_field else behind, *fixed, pieces[named][0][0]):
+        words = re.findall(r"[^\s/|+&_-]+", text)
+        if words:
+            return words[-1]
+    return None
 
 
 def render(template: str, triggers: Sequence[str], tags: Sequence[Sequence[str]]) -> str:
@@ -125,7 +132,7 @@ def composite_caption(
     triggers = [panel.trigger for panel in panels]
     if budget is not None:
         _fit(template, triggers, sides, budget)
-    return render(template, triggers, [_texts(side, panel.rules) for side, panel in zip(sides, panels, strict=True)])
+    return render(template, triggers, [side.kept + side.free + side.last for side in sides])
 
 
 def _dropped(panels: Sequence[PanelCaption], rng: random.Random, epoch: int) -> bool:
@@ -141,7 +148,14 @@ def first_tag(text: str, rules: CaptionRules) -> str:
     head = text.split("\n")[0]
     if rules.keep_tokens_separator:
         head = head.split(rules.keep_tokens_separator)[0]
-    return head.split(rules.caption_separator)[0].strip()
+    return _clean(head.split(rules.caption_separator)[0])
+
+
+def all_tags(text: str, rules: CaptionRules, rng: random.Random) -> list[str]:
+    """Every tag that training can show of a caption, in file order; only wildcards are left to `rng`."""
+    settled = replace(rules, shuffle_caption=False, caption_tag_dropout_rate=0.0, token_warmup_step=0)
+    tags = _joined(vary(text, settled, rng, NO_PROGRESS), rules)
+    return tags.kept + tags.free + tags.last
 
 
 def vary(text: str, rules: CaptionRules, rng: random.Random, progress: Progress) -> _Tags:
@@ -183,19 +197,26 @@ def _split(text: str, rules: CaptionRules) -> _Tags:
 
 
 def _tags(text: str, rules: CaptionRules) -> list[str]:
-    return [tag.strip() for tag in text.split(rules.caption_separator) if tag.strip()]
+    return [_clean(tag) for tag in text.split(rules.caption_separator) if _clean(tag)]
+
+
+def _clean(tag: str) -> str:
+    """Without white space, and without the byte order mark that some editors begin a file with."""
+    return tag.strip().lstrip("\ufeff").strip()
 
 
 def _without_trigger(tags: _Tags, panel: PanelCaption) -> _Tags:
     """The trigger word stands in the joined name; once more among the tags would only cost tokens."""
-    return _Tags(*([tag for tag in part if tag != panel.trigger] for part in (tags.kept, tags.free, tags.last)))
+    own = _Tags(*([tag for tag in part if tag != panel.trigger] for part in (tags.kept, tags.free, tags.last)))
+    return _joined(own, panel.rules)
 
 
-def _texts(tags: _Tags, rules: CaptionRules) -> list[str]:
-    texts = tags.kept + tags.free + tags.last
-    if rules.secondary_separator:
-        texts = [text.replace(rules.secondary_separator, rules.caption_separator) for text in texts]
-    return texts
+def _joined(tags: _Tags, rules: CaptionRules) -> _Tags:
+    """What `secondary_separator` held together is separated like all else, now that nothing is shuffled any more."""
+    old, new = rules.secondary_separator, rules.caption_separator
+    if not old:
+        return tags
+    return _Tags(*([tag.replace(old, new) for tag in part] for part in (tags.kept, tags.free, tags.last)))
 
 
 def _fit(template: str, triggers: Sequence[str], sides: Sequence[_Tags], budget: Budget) -> None:
@@ -203,16 +224,13 @@ def _fit(template: str, triggers: Sequence[str], sides: Sequence[_Tags], budget:
     comma = budget.count(",")
     used = budget.count(render(template, triggers, [[] for _ in sides]))
     used += sum(budget.count(tag) + comma for side in sides for part in (side.kept, side.free, side.last) for tag in part)
-    while used > budget.limit:
-        gave = False
-        for side in reversed(sides):
-            for part in (side.free, side.last, side.kept):
-                if part:
-                    used -= budget.count(part.pop()) + comma
-                    gave = True
-                    break
-        if not gave:
-            raise UserError(
-                f"{'/'.join(triggers)}: the joined name alone is over {budget.limit} tokens; "
-                "shorten the trigger words or raise max_token_length."
-            )
+    for part in ("free", "last", "kept"):
+        while used > budget.limit and any(getattr(side, part) for side in sides):
+            for side in reversed(sides):
+                if getattr(side, part):
+                    used -= budget.count(getattr(side, part).pop()) + comma
+    if used > budget.limit:
+        raise UserError(
+            f"{'/'.join(triggers)}: the joined name alone is over {budget.limit} tokens; "
+            "shorten the trigger words or raise max_token_length."
+        )

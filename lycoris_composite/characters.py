@@ -135,7 +135,13 @@ def _trigger(subset: Subset, captions: Sequence[str]) -> str:
     rules = subset.rules
     keeps_first = rules.keep_tokens > 0 or rules.keep_tokens_separator
     if subset.class_tokens and not keeps_first:
-        return first_tag(subset.class_tokens, rules)
+        trigger = first_tag(subset.class_tokens, rules)
+        if not trigger:
+            raise UserError(
+                f'{subset.folder}: its class_tokens "{subset.class_tokens}" have no first tag; '
+                "begin them with the trigger word."
+            )
+        return trigger
     trigger = first_tag(captions[0], rules)
     for image, caption in zip(subset.images, captions, strict=True):
         if first_tag(caption, rules) != trigger:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -54,9 +55,11 @@ def is_checkout(folder: Path) -> bool:
 def version(folder: Path) -> str:
     """The checkout's tag or short commit, "an unknown version" where git cannot tell."""
     try:
-        return _git("describe", "--tags", "--always", folder=folder).strip()
+        if Path(_git("rev-parse", "--show-toplevel", folder=folder).strip()).samefile(folder):
+            return _git("describe", "--tags", "--always", folder=folder).strip()
     except UserError:
-        return "an unknown version"
+        pass
+    return "an unknown version"
 
 
 def setup(url: str, ref: str, folder: Path) -> list[str]:
@@ -70,10 +73,15 @@ def _clone(url: str, ref: str, folder: Path) -> str:
     if folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder}: not empty and no sd-scripts clone; empty it or name another with --dir.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    _git("clone", "--quiet", "--no-checkout", url, str(folder))
     patterns = ["/*", *(f"!/{path}" for path in _LEFT_OUT)]
-    _git("sparse-checkout", "set", "--no-cone", *patterns, folder=folder)
-    _git("checkout", "--quiet", ref, folder=folder)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="sd-scripts-") as made:
+        part = Path(made) / "clone"  # it gets its name when it is complete
+        _git("clone", "--quiet", "--no-checkout", url, str(part))
+        _git("sparse-checkout", "set", "--no-cone", *patterns, folder=part)
+        _git("checkout", "--quiet", ref, folder=part)
+        if folder.exists():
+            folder.rmdir()
+        part.rename(folder)
     return f"sd-scripts {version(folder)} cloned to {folder}"
 
 

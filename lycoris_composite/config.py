@@ -114,7 +114,8 @@ def check_option_keys(table: Mapping[str, Any], where: str) -> None:
 def _check_keys(composite: Mapping[str, Any], path: Path) -> None:
     for key in composite:
         if key not in _KEYS:
-            raise UserError(f"{path}, [composite] {key}: unknown key{nearest(key, _KEYS) or '; remove it.'}")
+            elsewhere = "; write kohya's settings in another table, or in [composite.stage2]."
+            raise UserError(f"{path}, [composite] {key}: unknown key{nearest(key, _KEYS) or elsewhere}")
 
 
 def _trainer(composite: Mapping[str, Any], path: Path) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -23,23 +25,29 @@ def extensions() -> frozenset[str]:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The folder's own image files, sorted."""
+    """The folder's own image files, sorted; hidden ones are left out, as upstream's glob does."""
     known = extensions()
-    return sorted(path for path in folder.iterdir() if path.suffix in known)
+    return sorted(path for path in folder.iterdir() if path.suffix in known and not path.name.startswith("."))
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
     """(width, height) in pixels as seen upright; from the header alone."""
     with Image.open(path) as image:
-        turned = image.getexif().get(_EXIF_ORIENTATION) in _TURNED
+        turned = _header_exif(image).get(_EXIF_ORIENTATION) in _TURNED
         return image.size[::-1] if turned else image.size
+
+
+def _header_exif(image: Image.Image) -> Mapping[int, Any]:
+    """The EXIF that stands before the pixels. Pillow would decode a whole PNG to look for one behind them."""
+    return {} if image.format == "PNG" and "exif" not in image.info else image.getexif()
 
 
 def read_image(path: str | Path, alpha: bool = False) -> np.ndarray:
     """The upright image as uint8 (height, width, 3), or (height, width, 4) with `alpha`: upstream's `load_image`,
     but with EXIF orientation applied and 16-bit images scaled. Raises OSError for what cannot be decoded."""
     with Image.open(path) as image:
-        image = ImageOps.exif_transpose(image)
+        if _header_exif(image).get(_EXIF_ORIENTATION, 1) != 1:
+            image = ImageOps.exif_transpose(image)
         if image.mode.startswith("I;16") or image.mode == "I":
             image = _from_16_bits(image)
         wanted = "RGBA" if alpha else "RGB"

@@ -19,12 +19,14 @@ from lycoris_composite.stages import Stage, config_text, dataset_config, overrid
 from lycoris_composite.subsets import datasets_of, parse_resolution, plan_of
 
 _HELP = """\
-Trains the two stages of a kohya config with a [composite] table: single characters, then composites of them.
+Trains the two stages of a kohya config with a [composite] table: single
+characters, then composites of them.
 
   accelerate launch train_composite.py --config cg3.toml
-  accelerate launch train_composite.py --config cg3.toml --cpu --set composite.stage2.resolution=512,512
+  accelerate launch train_composite.py --config cg3.toml --cpu --stage 2
 
-Any other flag is kohya's own (--output_dir, --learning_rate ...) and wins over the file in both stages.
+Any other flag is kohya's own (--output_dir, --learning_rate, ...) and wins over
+the file in both stages.
 """
 
 
@@ -33,12 +35,13 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="train_composite.py", description=_HELP, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--config", required=True, type=Path, metavar="FILE", help="a kohya config with a [composite] table")
-    parser.add_argument("--sd_scripts", metavar="DIR", help="the sd-scripts clone to use")
-    parser.add_argument("--stage", type=int, choices=(1, 2), help="run one stage alone; 2 needs what 1 has saved")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="set any key, dots for tables")
-    parser.add_argument("--cpu", action="store_true", help="run on a machine without CUDA; what has to change is said")
-    parser.add_argument("--allow_pickle", action="store_true", help="load .ckpt files that hold more than weights")
+    add = parser.add_argument
+    add("--config", required=True, type=Path, metavar="FILE", help="a kohya config with a [composite] table")
+    add("--sd_scripts", metavar="DIR", help="the sd-scripts clone to use")
+    add("--stage", type=int, choices=(1, 2), help="one stage alone; 2 needs what 1 has saved")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="set any key, dots for tables")
+    add("--cpu", action="store_true", help="run without CUDA, and say what has to change")
+    add("--allow_pickle", action="store_true", help="load .ckpt files that hold more than weights")
     return parser
 
 
@@ -86,6 +89,7 @@ def _run(own: argparse.Namespace, flags: Sequence[str]) -> None:
 def _without_set(given: dict, overrides: Sequence[str]) -> dict:
     """The flags but for those that `--set` sets too: it is there for what flags cannot reach, so it wins."""
     keys = {override.partition("=")[0].strip() for override in overrides}
+    keys = {key.rpartition(".")[2] for key in keys if not key.startswith("composite.")}
     return {key: value for key, value in given.items() if key not in keys}
 
 

@@ -44,8 +44,8 @@ def bucket_sizes(canvas: Canvas) -> tuple[Size, ...]:
 
 
 def bucket_of(image_size: Size, canvas: Canvas) -> Size:
-    """The bucket of upstream's `BucketManager.select_bucket`. With `no_upscale` it is the image's own size, cut to
-    the multiple and scaled down to the area where larger."""
+    """The bucket of upstream's `BucketManager.select_bucket`. With `no_upscale` it is the image's own size, scaled
+    down to the area where larger, and cut to the multiple."""
     width, height = image_size
     aspect = width / height
     if canvas.no_upscale and canvas.bucket_range is not None:
@@ -57,9 +57,24 @@ def bucket_of(image_size: Size, canvas: Canvas) -> Size:
 
 
 def _own_bucket(width: int, height: int, canvas: Canvas) -> Size:
-    scale = min(1.0, math.sqrt(canvas.area / (width * height)))
+    """Upstream's two candidates for a size that is too large, width or height cut to the multiple first; the one
+    nearer to the image's aspect ratio is taken."""
     step = canvas.multiple
-    return (max(step, int(width * scale) // step * step), max(step, int(height * scale) // step * step))
+    if width * height > canvas.area:
+        aspect = width / height
+        by_width = _cut(math.sqrt(canvas.area * aspect), step)
+        by_height = _cut(math.sqrt(canvas.area / aspect), step)
+        width_error = abs(by_width / max(step, _cut(by_width / aspect, step)) - aspect)
+        height_error = abs(_cut(by_height * aspect, step) / max(step, by_height) - aspect)
+        if width_error < height_error:
+            width, height = by_width, int(by_width / aspect + 0.5)
+        else:
+            width, height = int(by_height * aspect + 0.5), by_height
+    return max(step, width // step * step), max(step, height // step * step)
+
+
+def _cut(length: float, step: int) -> int:
+    return int(length + 0.5) // step * step
 
 
 def panel_sizes(buckets: Sequence[Size], canvas: Canvas) -> tuple[Size, ...]:
@@ -73,8 +88,9 @@ def panel_sizes(buckets: Sequence[Size], canvas: Canvas) -> tuple[Size, ...]:
         return _equal_panels(len(buckets), canvas)
     step = canvas.multiple
     aspects = [width / height for width, height in buckets]
-    limit = min(height for _, height in buckets) if canvas.no_upscale else canvas.area
-    tallest = min(limit, math.ceil(math.sqrt(canvas.area / sum(aspects))) + 2 * step)
+    tallest = canvas.area // (len(buckets) * step)  # no panel is narrower than a multiple
+    if canvas.no_upscale:
+        tallest = min(tallest, *(height for _, height in buckets))
     for height in range(tallest // step * step, 0, -step):
         widths = [max(step, round(aspect * height / step) * step) for aspect in aspects]
         if height * sum(widths) <= canvas.area:

@@ -5,7 +5,7 @@ Training and every preview ask this one plan, so no picture can show what traini
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -90,6 +90,9 @@ class Plan:
         numbers = {bucket: number for number, bucket in enumerate(self._buckets)}
         self._image_bucket = np.array([numbers[bucket] for bucket in buckets], np.int32)
         self._layouts = self._reachable_layouts()
+        self._bucket_panel_sizes = [
+            sorted({panels[0] for panels in of_left}) for of_left in _by_left(self._layouts, len(self._buckets))
+        ]
         self.sizes = tuple(sorted({composite_size(panels) for panels in self._layouts.values()}))
         self._size_table = self._make_size_table()
         most = (self.composites + len(self.sizes) * (batch_size - 1)) // batch_size
@@ -130,7 +133,7 @@ class Plan:
     def panel_sizes(self, character: int, image: int) -> list[Size]:
         """Every size that an image can take in a composite, sorted."""
         bucket = int(self._image_bucket[self._offsets[character] + image])
-        return sorted({sizes[0] for pair, sizes in self._layouts.items() if pair[0] == bucket})
+        return self._bucket_panel_sizes[bucket]
 
     def _picture_epoch(self, epoch: int) -> int:
         epoch = max(epoch, 1)
@@ -171,6 +174,14 @@ class Plan:
         order = np.argsort(sizes, kind="stable").astype(np.int32)
         per_size = np.bincount(sizes, minlength=len(self.sizes))
         return _Epoch(groups, order, _batch_starts(per_size, self.batch_size, self.batches))
+
+
+def _by_left(layouts: Mapping[tuple[int, ...], tuple[Size, ...]], buckets: int) -> list[list[tuple[Size, ...]]]:
+    """The layouts by their left panel's bucket. Left or right, a panel's size is the same."""
+    found: list[list[tuple[Size, ...]]] = [[] for _ in range(buckets)]
+    for pair, panels in layouts.items():
+        found[pair[0]].append(panels)
+    return found
 
 
 def _weight(character: Character) -> int:

@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import combinations, permutations
 from typing import Any
 
-from lycoris_composite.captions import NO_PROGRESS, marker, render, vary
+from lycoris_composite.captions import all_tags, marker, render
 from lycoris_composite.characters import Character
 from lycoris_composite.layout import Size
 from lycoris_composite.pairing import generator
@@ -46,8 +46,7 @@ def _common_tags(character: Character) -> list[str]:
     counts: Counter[str] = Counter()
     rng = generator(0, 0, 0, "sample tags")  # one line of a multi-line caption, the same every time
     for caption in character.captions:
-        tags = vary(caption, character.subset.rules, rng, NO_PROGRESS)
-        counts.update({*tags.kept, *tags.free, *tags.last} - {character.trigger})
+        counts.update({*all_tags(caption, character.subset.rules, rng)} - {character.trigger})
     common = [tag for tag, count in counts.items() if count * 2 >= len(character.captions)]
     return sorted(common, key=lambda tag: (-counts[tag], tag))[:_MOST_TAGS]
 

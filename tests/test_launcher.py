@@ -1,0 +1,97 @@
+"""What the launcher decides by itself; the stages it runs are tested on the real trainer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lycoris_composite import config, launcher, stages
+from lycoris_composite.errors import UserError
+from tests.tiny import draw_characters
+
+
+def settings_for(folder: Path, **kohya) -> config.Settings:
+    draw_characters(folder / "data", images=2)
+    base = {"train_data_dir": str(folder / "data"), "resolution": "128,128", "enable_bucket": True, "min_bucket_reso": 64}
+    base |= {"caption_extension": ".txt", "keep_tokens": 1, "output_dir": str(folder / "out"), "seed": 1}
+    return config.Settings(folder / "cg3.toml", {**base, **kohya}, config.CompositeOptions(), stage2={"resolution": "192,192"})
+
+
+@pytest.mark.parametrize("override", ["seed=3", "training_arguments.seed=3"])
+def test_set_wins_over_a_flag(override):
+    assert launcher._without_set({"seed": 4, "epochs": 2}, [override]) == {"epochs": 2}
+
+
+def test_what_stage_two_sets_leaves_the_flag_for_stage_one():
+    assert launcher._without_set({"seed": 4}, ["composite.stage2.seed=3"]) == {"seed": 4}
+
+
+def test_data_is_checked_as_stage_two_will_see_it(tmp_path):
+    [plan] = launcher._check_data(settings_for(tmp_path))
+    assert plan.canvas.size == (192, 192)
+
+
+def test_stage_two_overrides_a_dataset_config_before_the_check(tmp_path):
+    settings = settings_for(tmp_path)
+    subsets = [{"image_dir": str(path)} for path in sorted((tmp_path / "data").iterdir())]
+    (tmp_path / "data.toml").write_text(stages.toml_text({"datasets": [{"resolution": 64, "subsets": subsets}]}))
+    kohya = {**settings.kohya, "dataset_config": str(tmp_path / "data.toml")}
+
+    [plan] = launcher._check_data(config.Settings(settings.path, kohya, settings.composite, stage2=settings.stage2))
+
+    assert plan.canvas.size == (192, 192)
+
+
+def test_a_truncated_image_is_found_before_training(tmp_path):
+    settings = settings_for(tmp_path)
+    image = tmp_path / "data" / "1_rin" / "01.png"
+    image.write_bytes(image.read_bytes()[:-40])
+    with pytest.raises(UserError, match=r"1_rin.01\.png: cannot be decoded"):
+        launcher._check_data(settings)
+
+
+def test_stage_two_alone_needs_what_stage_one_saved(tmp_path):
+    [stage] = stages.stages_of(settings_for(tmp_path, pretrained_model_name_or_path="model"), only=2)
+    with pytest.raises(UserError, match="last-stage1.safetensors: not there, but stage 2 starts from it; run stage 1 first"):
+        launcher._check_start(stage)
+
+
+@pytest.mark.parametrize("model", ["/nowhere/model", "model.safetensors"])
+def test_a_base_model_that_is_not_there(tmp_path, model):
+    stage, _ = stages.stages_of(settings_for(tmp_path, pretrained_model_name_or_path=model))
+    with pytest.raises(UserError, match="pretrained_model_name_or_path .*: no such file or folder"):
+        launcher._check_start(stage)
+
+
+def test_a_name_on_a_hub_is_left_to_upstream(tmp_path):
+    stage, _ = stages.stages_of(settings_for(tmp_path, pretrained_model_name_or_path="someone/model"))
+    launcher._check_start(stage)
+
+
+def test_both_stages_share_prompts_made_from_the_characters(tmp_path):
+    settings = settings_for(tmp_path)
+    plans = launcher._check_data(settings)
+    for stage in stages.stages_of(settings):
+        launcher._write_configs(stage, settings, plans)
+        assert config.read_toml(stage.config_file)["sample_prompts"] == str(tmp_path / "out" / "last-prompts.json")
+    prompts = json.loads((tmp_path / "out" / "last-prompts.json").read_text())
+    assert (prompts[0]["width"], prompts[0]["height"]) == (128, 128)
+
+
+def test_a_users_own_prompts_win(tmp_path):
+    settings = settings_for(tmp_path, sample_prompts="mine.txt")
+    stage, _ = stages.stages_of(settings)
+    launcher._write_configs(stage, settings, launcher._check_data(settings))
+    assert config.read_toml(stage.config_file)["sample_prompts"] == "mine.txt"
+    assert not list((tmp_path / "out").glob("*prompts*"))
+
+
+def test_a_file_is_whole_or_not_there(tmp_path):
+    target = tmp_path / "new" / "file.txt"
+    launcher.write_whole(target, "text")
+    assert [path.name for path in target.parent.iterdir()] == ["file.txt"]
+    (tmp_path / "plain").write_text("in the way")
+    with pytest.raises(UserError, match="cannot be written"):
+        launcher.write_whole(tmp_path / "plain" / "file.txt", "text")

@@ -1,0 +1,250 @@
+"""Kohya's settings to datasets: folders, dataset_config files, and which level an option comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import toml
+
+from lycoris_composite.captions import CaptionRules
+from lycoris_composite.config import read_toml
+from lycoris_composite.errors import UserError
+from lycoris_composite.layout import Canvas
+from lycoris_composite.plan import CompositeOptions
+from lycoris_composite.stages import overridden_datasets
+from lycoris_composite.subsets import Dataset, datasets_of, parse_resolution, plan_of
+from tests.helpers import write_characters
+
+RESOLUTION = {"resolution": "640,640"}
+
+
+def from_folders(folder: Path, **settings: Any) -> Dataset:
+    (dataset,) = datasets_of({"train_data_dir": str(folder), **RESOLUTION, **settings}, "natural")
+    return dataset
+
+
+def from_tables(tmp_path: Path, tables: dict, **settings: Any) -> list[Dataset]:
+    path = tmp_path / "data.toml"
+    path.write_text(toml.dumps(tables), encoding="utf-8")
+    return datasets_of({"dataset_config": str(path), **RESOLUTION, **settings}, "natural")
+
+
+# --- folders -----------------------------------------------------------------------------------------------------
+
+
+def test_kohyas_folders(tmp_path):
+    for name in ("10_uzuki", "5_rin girl", "10_mio_school", "notes", "0_off", "x_y"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "3_file").touch()
+    subsets = from_folders(tmp_path).subsets
+    assert [(subset.repeats, subset.class_tokens) for subset in subsets] == [(10, "mio_school"), (10, "uzuki"), (5, "rin girl")]
+    assert [subset.folder for subset in subsets] == [
+        str(tmp_path / name) for name in ("10_mio_school", "10_uzuki", "5_rin girl")
+    ]
+
+
+def test_the_order_of_a_listing_changes_nothing(tmp_path, monkeypatch):
+    write_characters(tmp_path, "uzuki", "rin", "mio")
+    plain = from_folders(tmp_path)
+    listing = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: iter(sorted(listing(path), reverse=True)))
+    assert from_folders(tmp_path) == plain
+    options = CompositeOptions()
+    turned = plan_of(from_folders(tmp_path, caption_extension=".txt", keep_tokens=1), options, 42)
+    monkeypatch.undo()
+    plan = plan_of(from_folders(tmp_path, caption_extension=".txt", keep_tokens=1), options, 42)
+    assert turned.composite(1, 0) == plan.composite(1, 0)
+
+
+def test_a_missing_data_folder(tmp_path):
+    with pytest.raises(UserError, match=f"{tmp_path}/gone: no such folder; correct train_data_dir"):
+        from_folders(tmp_path / "gone")
+
+
+def test_a_data_folder_without_character_folders(tmp_path):
+    (tmp_path / "rin").mkdir()
+    with pytest.raises(UserError, match=f"{tmp_path}: no <repeats>_<character> folders in it, such as 10_rin; rename"):
+        from_folders(tmp_path)
+
+
+def test_no_data_at_all():
+    with pytest.raises(UserError, match="train_data_dir: not set; name the folder of .* or a dataset_config"):
+        datasets_of(RESOLUTION, "natural")
+
+
+def test_metadata_files_are_no_characters():
+    with pytest.raises(UserError, match='in_json = "meta.json": characters need caption files; use train_data_dir'):
+        datasets_of({"in_json": "meta.json", "train_data_dir": "x"}, "natural")
+
+
+def test_regularization_folders_are_no_characters(tmp_path):
+    write_characters(tmp_path / "data", "rin", "mio")
+    write_characters(tmp_path / "reg", "girl")
+    dataset = from_folders(tmp_path / "data", reg_data_dir=str(tmp_path / "reg"))
+    assert [subset.class_tokens for subset in dataset.subsets] == ["mio", "rin"]
+
+
+# --- dataset_config ----------------------------------------------------------------------------------------------
+
+
+def test_regularization_subsets_are_no_characters(tmp_path):
+    subsets = [{"image_dir": "rin"}, {"image_dir": "girls", "is_reg": True}, {"image_dir": "mio", "is_reg": False}]
+    (dataset,) = from_tables(tmp_path, {"datasets": [{"subsets": subsets}]})
+    assert [subset.folder for subset in dataset.subsets] == ["rin", "mio"]
+
+
+def test_an_option_falls_back_from_subset_to_dataset_to_general_to_flags(tmp_path):
+    levels = {"keep_tokens": 1, "num_repeats": 1, "class_tokens": "subset", "flip_aug": True}
+    tables = {
+        "general": {
+            "keep_tokens": 3,
+            "num_repeats": 3,
+            "shuffle_caption": True,
+            "caption_prefix": "general",
+            "resolution": 512,
+        },
+        "datasets": [
+            {"keep_tokens": 2, "num_repeats": 2, "caption_prefix": "dataset", "subsets": [{"image_dir": "a", **levels}]},
+            {"resolution": [768, 512], "subsets": [{"image_dir": "b"}]},
+        ],
+    }
+    flags = {
+        "keep_tokens": 4,
+        "dataset_repeats": 4,
+        "caption_prefix": "flags",
+        "caption_suffix": "flags",
+        "caption_extension": "txt",
+    }
+    first, second = from_tables(tmp_path, tables, **flags)
+    (a,), (b,) = first.subsets, second.subsets
+    assert (a.rules.keep_tokens, a.repeats, a.class_tokens, a.flip_aug) == (1, 1, "subset", True)
+    assert (b.rules.keep_tokens, b.repeats, b.class_tokens, b.flip_aug) == (3, 3, None, False)
+    assert (a.rules.caption_prefix, b.rules.caption_prefix) == ("dataset", "general")
+    assert a.rules.shuffle_caption
+    assert a.rules.caption_suffix == "flags"
+    assert a.caption_extension == ".txt"
+    assert (first.canvas.size, second.canvas.size) == ((512, 512), (768, 512))
+
+
+def test_a_false_or_zero_further_in_is_an_answer(tmp_path):
+    tables = {"general": {"shuffle_caption": True, "keep_tokens": 2}, "datasets": [{"subsets": [{"image_dir": "a"}]}]}
+    tables["datasets"][0]["subsets"][0] |= {"shuffle_caption": False, "keep_tokens": 0}
+    ((a,),) = [dataset.subsets for dataset in from_tables(tmp_path, tables)]
+    assert (a.rules.shuffle_caption, a.rules.keep_tokens) == (False, 0)
+
+
+def test_the_flags_own_names_are_understood(tmp_path):
+    tables = {
+        "datasets": [{"subsets": [{"image_dir": "a"}]}, {"batch_size": 3, "subsets": [{"image_dir": "b", "num_repeats": 2}]}]
+    }
+    plain, own = from_tables(tmp_path, tables, train_batch_size=4, dataset_repeats=7)
+    assert (plain.batch_size, own.batch_size) == (4, 3)
+    assert (plain.subsets[0].repeats, own.subsets[0].repeats) == (7, 2)
+
+
+def test_without_any_setting_upstreams_defaults_hold(tmp_path):
+    (dataset,) = from_tables(tmp_path, {"datasets": [{"subsets": [{"image_dir": "a"}]}]})
+    (a,) = dataset.subsets
+    assert dataset.batch_size == 1
+    assert (a.repeats, a.caption_extension, a.rules) == (1, ".caption", CaptionRules())
+
+
+@pytest.mark.parametrize("table", ["general", "datasets"])
+def test_a_composite_table_of_its_own(tmp_path, table):
+    tables = {"general": {}, "datasets": [{"subsets": [{"image_dir": "a"}]}]}
+    (tables[table][0] if table == "datasets" else tables[table])["composite"] = {"join": "latent"}
+    with pytest.raises(UserError, match="data.toml: has a composite table of its own; run it with `lycoris-composite run`"):
+        from_tables(tmp_path, tables)
+
+
+def test_a_dataset_config_without_datasets(tmp_path):
+    with pytest.raises(UserError, match=r"data.toml: no \[\[datasets\]\] in it; add one"):
+        from_tables(tmp_path, {"general": {"resolution": 512}})
+
+
+def test_a_missing_dataset_config_is_named(tmp_path):
+    with pytest.raises(UserError, match="gone.toml: no such file"):
+        datasets_of({"dataset_config": str(tmp_path / "gone.toml"), **RESOLUTION}, "natural")
+
+
+def test_subsets_that_upstream_ignores_are_no_characters(tmp_path):
+    """Upstream ignores a subset whose num_repeats is below 1, so the data has one character less."""
+    write_characters(tmp_path, "rin", "mio")
+    subsets = [{"image_dir": str(tmp_path / "1_rin")}, {"image_dir": str(tmp_path / "1_mio"), "num_repeats": 0}]
+    tables = {"datasets": [{"keep_tokens": 1, "caption_extension": ".txt", "subsets": subsets}]}
+    with pytest.raises(UserError, match="two characters or more, but the data has 1"):
+        plan_of(from_tables(tmp_path, tables)[0], CompositeOptions(), 42).composite(1, 0)
+
+
+# --- the canvas --------------------------------------------------------------------------------------------------
+
+
+def test_without_buckets_the_resolution_is_all(tmp_path):
+    (tmp_path / "1_rin").mkdir()
+    assert from_folders(tmp_path, bucket_no_upscale=True, bucket_reso_steps=32).canvas == Canvas((640, 640), 64)
+
+
+def test_bucket_options_reach_the_canvas(tmp_path):
+    (tmp_path / "1_rin").mkdir()
+    plain = from_folders(tmp_path, enable_bucket=True).canvas
+    assert plain == Canvas((640, 640), 64, (256, 1024))
+    options = {"bucket_reso_steps": 48, "min_bucket_reso": 200, "max_bucket_reso": 1000, "bucket_no_upscale": True}
+    assert from_folders(tmp_path, enable_bucket=True, **options).canvas == Canvas((640, 640), 48, (192, 1008), no_upscale=True)
+
+
+def test_the_aspect_is_handed_on(tmp_path):
+    (tmp_path / "1_rin").mkdir()
+    settings = {"train_data_dir": str(tmp_path), **RESOLUTION}
+    assert datasets_of(settings, "equal")[0].canvas.aspect == "equal"
+
+
+@pytest.mark.parametrize(
+    ("value", "size"),
+    [("768,512", (768, 512)), (" 768 , 512 ", (768, 512)), ("768", (768, 768)), (768, (768, 768)), ([768, 512], (768, 512))],
+)
+def test_resolution(value, size):
+    assert parse_resolution(value) == size
+
+
+@pytest.mark.parametrize("value", ["640x640", "", "1,2,3", "0,640", [-64, 64], [], {}, "640,"])
+def test_a_resolution_that_is_no_size(value):
+    with pytest.raises(UserError, match='resolution: .* is no size; write "width,height" in pixels'):
+        parse_resolution(value)
+
+
+def test_a_missing_resolution(tmp_path):
+    (tmp_path / "1_rin").mkdir()
+    with pytest.raises(UserError, match='resolution: not set; give the training size, e.g. resolution = "640,640"'):
+        from_folders(tmp_path, resolution=None)
+
+
+# --- to a plan ---------------------------------------------------------------------------------------------------
+
+
+def test_a_plan_from_folders(tmp_path):
+    write_characters(tmp_path, "rin", "mio", images=3, repeats=2)
+    dataset = from_folders(tmp_path, caption_extension=".txt", keep_tokens=1, train_batch_size=4)
+    plan = plan_of(dataset, CompositeOptions(), 42)
+    assert [(character.trigger, len(character.images)) for character in plan.characters] == [("mio", 3), ("rin", 3)]
+    assert (plan.composites, plan.batch_size, plan.seed) == (12, 4, 42)
+    assert plan.caption(plan.composite(1, 0), 1).split(",")[0] in ("mio/rin/COMPOSITE", "rin/mio/COMPOSITE")
+
+
+def test_a_subset_without_a_folder_is_named(tmp_path):
+    """Fine-tuning subsets name a metadata_file; they have no characters."""
+    tables = {"datasets": [{"subsets": [{"metadata_file": "meta.json"}, {"image_dir": "b"}]}]}
+    with pytest.raises(UserError, match="image_dir"):
+        plan_of(from_tables(tmp_path, tables)[0], CompositeOptions(), 42)
+
+
+def test_tables_may_be_handed_in_that_the_file_does_not_hold(tmp_path):
+    """Before stage 2 its rewritten dataset_config is not on the disk yet."""
+    path = tmp_path / "data.toml"
+    path.write_text(toml.dumps({"datasets": [{"resolution": 512, "subsets": [{"image_dir": "a"}]}]}))
+    rewritten = overridden_datasets(read_toml(path), {"resolution": "768,512"})
+    (dataset,) = datasets_of({"dataset_config": str(path), "resolution": "768,512"}, "natural", rewritten)
+    assert dataset.canvas.size == (768, 512)
+    (as_it_is,) = datasets_of({"dataset_config": str(path), "resolution": "768,512"}, "natural")
+    assert as_it_is.canvas.size == (512, 512)
