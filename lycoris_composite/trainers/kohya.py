@@ -10,6 +10,7 @@ import argparse
 import ast
 import gc
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -227,18 +228,20 @@ def _composite_trainer(base: type, epoch_counters: list[Any]) -> type:
             super().update_metadata(metadata, args)
             metadata.update(self._composite_metadata)
 
-        def process_batch(self, batch: dict, text_encoders: Any, unet: Any, network: Any, vae: Any, *rest: Any, **named: Any):
+        def process_batch(self, batch: dict, *rest: Any, **named: Any) -> Any:
             if "panel_widths" in batch:
-                # upstream's order: noise_scheduler, vae_dtype, weight_dtype, accelerator, args, ...
-                vae_dtype, accelerator, args = rest[1], rest[3], rest[4]
-                pictures = batch["images"].to(accelerator.device, dtype=vae_dtype)
-                batch["latents"] = _encode_panels(
-                    lambda panels: self.encode_images_to_latents(args, vae, panels),
-                    pictures,
-                    batch["panel_widths"],
-                    args.vae_batch_size or len(pictures),
-                )
-            return super().process_batch(batch, text_encoders, unet, network, vae, *rest, **named)
+                given = inspect.signature(super().process_batch).bind(batch, *rest, **named).arguments
+                self._encode_batch(batch, given["vae"], given["vae_dtype"], given["accelerator"], given["args"])
+            return super().process_batch(batch, *rest, **named)
+
+        def _encode_batch(self, batch: dict, vae: Any, vae_dtype: Any, accelerator: Any, args: Any) -> None:
+            pictures = batch["images"].to(accelerator.device, dtype=vae_dtype)
+            batch["latents"] = _encode_panels(
+                lambda panels: self.encode_images_to_latents(args, vae, panels),
+                pictures,
+                batch["panel_widths"],
+                args.vae_batch_size or len(pictures),
+            )
 
     return CompositeTrainer
 

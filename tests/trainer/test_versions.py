@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,37 @@ def test_every_patch_fits(world: World, tmp_path: Path, version_of, ref: str) ->
     assert "error:" not in check.output
 
 
+EVERY_TRAINER = """
+import inspect, pathlib, sys
+from lycoris_composite.trainers import kohya
+from train_network import NetworkTrainer
+folder = pathlib.Path(sys.argv[1])
+for script in sorted(path.stem for path in folder.glob("*train_network.py")):
+    upstream = kohya.Upstream(folder, script)
+    upstream.check("lycoris.kohya")
+    [trainer] = [name for name, value in vars(upstream.module).items() if isinstance(value, type)
+                 and value.__module__ == script and issubclass(value, NetworkTrainer)]
+    undo = kohya._install_trainer(upstream.module, [])
+    composite = getattr(upstream.module, trainer)
+    needed = {"vae", "vae_dtype", "accelerator", "args"}
+    assert needed <= set(inspect.signature(composite.__mro__[1].process_batch).parameters), script
+    kohya._main_block(upstream.module)
+    undo()
+    assert getattr(upstream.module, trainer) is composite.__mro__[1]
+    print("fits:", script)
+"""
+
+
+def test_every_upstream_trainer_takes_composites(world: World, tmp_path: Path) -> None:
+    scripts = sorted(path.stem for path in world.sd_scripts.glob("*train_network.py"))
+    path = f"{ROOT}{os.pathsep}{world.sd_scripts}"
+
+    run = world.command(tmp_path, "-c", EVERY_TRAINER, str(world.sd_scripts), env={"PYTHONPATH": path})
+
+    assert run.code == 0
+    assert [line.removeprefix("fits: ") for line in run.output.splitlines() if line.startswith("fits: ")] == scripts
+
+
 def test_a_version_before_the_strategies_is_refused_in_one_sentence(world: World, tmp_path: Path, version_of) -> None:
     folder = version_of("v0.9.1")
     check = world.command(tmp_path, "-c", CHECK, str(folder))
@@ -66,7 +98,7 @@ def test_the_guides_config_reaches_its_first_step(world: World, tmp_path: Path, 
         "--tokenizer_cache_dir", str(world.folder / "tokenizer"), "--train_data_dir", str(world.folder / "data"),
         "--output_dir", str(tmp_path / "out"), "--logging_dir", str(tmp_path / "logs"),
     ]  # fmt: skip
-    environment = {**__import__("os").environ, "PYTHONPATH": f"{packages}:{ROOT}", "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "PYTHONPATH": f"{packages}:{ROOT}", "PYTHONUNBUFFERED": "1"}
     process = subprocess.Popen(
         command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
