@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 
 from lycoris_composite.errors import UserError
 
+_BYTE_ORDER_MARK = "\ufeff"  # some editors begin a file with it
 FIELDS = ("left", "right", "left_tags", "right_tags")
 _FIELD_LIST = "{" + "}, {".join(FIELDS) + "}"
 DEFAULT_TEMPLATE = "{left}/{right}/COMPOSITE, {left_tags}, {right_tags}"
@@ -50,10 +51,12 @@ class PanelCaption:
 
 @dataclass(frozen=True)
 class Budget:
-    """At most `limit` tokens, as `count` counts those of a text without the begin and end tokens."""
+    """At most `limit` tokens, begin and end tokens left out. `count` counts a tag's and may remember them, `exact`
+    counts a whole caption's."""
 
     limit: int
     count: Callable[[str], int]
+    exact: Callable[[str], int]
 
 
 @dataclass(frozen=True)
@@ -132,6 +135,10 @@ def composite_caption(
     triggers = [panel.trigger for panel in panels]
     if budget is not None:
         _fit(template, triggers, sides, budget)
+    return _rendered(template, triggers, sides)
+
+
+def _rendered(template: str, triggers: Sequence[str], sides: Sequence[_Tags]) -> str:
     return render(template, triggers, [side.kept + side.free + side.last for side in sides])
 
 
@@ -148,7 +155,7 @@ def first_tag(text: str, rules: CaptionRules) -> str:
     head = text.split("\n")[0]
     if rules.keep_tokens_separator:
         head = head.split(rules.keep_tokens_separator)[0]
-    return _clean(head.split(rules.caption_separator)[0])
+    return head.lstrip(_BYTE_ORDER_MARK).split(rules.caption_separator)[0].strip()
 
 
 def all_tags(text: str, rules: CaptionRules, rng: random.Random) -> list[str]:
@@ -160,7 +167,7 @@ def all_tags(text: str, rules: CaptionRules, rng: random.Random) -> list[str]:
 
 def vary(text: str, rules: CaptionRules, rng: random.Random, progress: Progress) -> _Tags:
     """The caption's tags after prefix, suffix, wildcards, warm-up, shuffling and tag dropout."""
-    text = _choose(_affixed(text, rules), rules, rng)
+    text = _choose(_affixed(text.lstrip(_BYTE_ORDER_MARK), rules), rules, rng)
     tags = _split(text, rules)
     free = tags.free[: progress.grown(len(tags.free), rules)]
     if rules.shuffle_caption:
@@ -197,12 +204,7 @@ def _split(text: str, rules: CaptionRules) -> _Tags:
 
 
 def _tags(text: str, rules: CaptionRules) -> list[str]:
-    return [_clean(tag) for tag in text.split(rules.caption_separator) if _clean(tag)]
-
-
-def _clean(tag: str) -> str:
-    """Without white space, and without the byte order mark that some editors begin a file with."""
-    return tag.strip().lstrip("\ufeff").strip()
+    return [tag for part in text.split(rules.caption_separator) if (tag := part.strip())]
 
 
 def _without_trigger(tags: _Tags, panel: PanelCaption) -> _Tags:
@@ -220,16 +222,24 @@ def _joined(tags: _Tags, rules: CaptionRules) -> _Tags:
 
 
 def _fit(template: str, triggers: Sequence[str], sides: Sequence[_Tags], budget: Budget) -> None:
-    """Shortens the sides' lists in place. Counted tag by tag, as a tokenizer never merges across a comma."""
-    comma = budget.count(",")
-    used = budget.count(render(template, triggers, [[] for _ in sides]))
-    used += sum(budget.count(tag) + comma for side in sides for part in (side.kept, side.free, side.last) for tag in part)
+    """Shortens the sides' lists in place."""
+    name = budget.count(render(template, triggers, [[] for _ in sides]))
+
+    def over() -> bool:
+        tags = [tag for side in sides for part in (side.kept, side.free, side.last) for tag in part]
+        used = name + sum(map(budget.count, tags)) + len(tags)  # a comma each
+        # A tokenizer takes a tag's last signs and the comma (`:)` and `,`) for one word, of up to two tokens more.
+        unsure = 2 * sum(not tag[-1].isalnum() for tag in tags)
+        if used > budget.limit or used + unsure <= budget.limit:
+            return used > budget.limit
+        return budget.exact(_rendered(template, triggers, sides)) > budget.limit
+
     for part in ("free", "last", "kept"):
-        while used > budget.limit and any(getattr(side, part) for side in sides):
-            for side in reversed(sides):
+        while any(getattr(side, part) for side in sides) and over():
+            for side in sides:
                 if getattr(side, part):
-                    used -= budget.count(getattr(side, part).pop()) + comma
-    if used > budget.limit:
+                    getattr(side, part).pop()
+    if over():
         raise UserError(
             f"{'/'.join(triggers)}: the joined name alone is over {budget.limit} tokens; "
             "shorten the trigger words or raise max_token_length."

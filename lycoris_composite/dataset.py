@@ -61,7 +61,7 @@ class CompositeDataset(SwitchedDataset):
         self._picture_infos: dict[tuple[int, int], ImageInfo] = {}
         # Every image's subset: a view's `image_to_subset` holds the batch's composites instead.
         self._panel_subsets = self.image_to_subset
-        self._token_counts: dict[str, int] = {}
+        self._token_counts = _TokenCounts()
         self._batch: dict[str, Composite] = {}
 
     # -- before training ------------------------------------------------------------------------------------------
@@ -248,7 +248,7 @@ class CompositeDataset(SwitchedDataset):
             info.latents, info.alpha_mask = self._latents(self._picture_infos[composite.epoch, composite.index], False)
         elif self._panel_infos:
             panels = [self._latents(self._panel_infos[p.image.path, p.size], p.flipped) for p in composite.panels]
-            info.latents = join_panels([latents for latents, _ in panels])
+            info.latents = join_panels([latents for latents, _ in panels], concatenate=torch.cat)
             info.alpha_mask = self._joined_mask([mask for _, mask in panels], composite)
         # Upstream wants both beside latents; what the batch carries is filled in by _add_conditioning.
         info.latents_original_size, info.latents_crop_ltrb = composite.size, (0, 0, *composite.size)
@@ -269,7 +269,8 @@ class CompositeDataset(SwitchedDataset):
         if all(mask is None for mask in masks):
             return None
         whole = [torch.ones(panel.size[::-1]) for panel in composite.panels]
-        return join_panels([ones if mask is None else mask for mask, ones in zip(masks, whole, strict=True)])
+        own = [ones if mask is None else mask for mask, ones in zip(masks, whole, strict=True)]
+        return join_panels(own, concatenate=torch.cat)
 
     def _masked(self, panel: Panel) -> bool:
         return self._panel_subsets[panel.image.path].alpha_mask
@@ -289,13 +290,8 @@ class CompositeDataset(SwitchedDataset):
         tokenizer = getattr(self.tokenize_strategy, "tokenizer", getattr(self.tokenize_strategy, "tokenizer1", None))
         if limit is None or tokenizer is None:
             return None
-        return Budget(limit - 2, lambda text: self._count_tokens(tokenizer, text))
-
-    def _count_tokens(self, tokenizer: Any, text: str) -> int:
-        count = self._token_counts.get(text)
-        if count is None:
-            count = self._token_counts[text] = len(tokenizer.tokenize(text))
-        return count
+        self._token_counts.tokenizer = tokenizer
+        return Budget(limit - 2, self._token_counts.__getitem__, lambda text: len(tokenizer.tokenize(text)))
 
     def _add_conditioning(self, example: dict[str, Any], composites: Sequence[Composite]) -> None:
         """SDXL's sizes and crops, with upstream's values for one panel. The original size is that of the panels'
@@ -340,6 +336,16 @@ class CompositeDataset(SwitchedDataset):
         if alpha and not subset.alpha_mask:
             picture[:, :, 3] = 255
         return picture[:, ::-1] if panel.flipped else picture
+
+
+class _TokenCounts(dict):
+    """Tokens of a tag, counted once: every caption shuffles the same ones."""
+
+    tokenizer: Any = None
+
+    def __missing__(self, text: str) -> int:
+        count = self[text] = len(self.tokenizer.tokenize(text))
+        return count
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def _run(own: argparse.Namespace, flags: Sequence[str]) -> None:
     settings = config.load(own.config, own.set)
     folder = checkout.find(own.sd_scripts)
     # Only now: it takes upstream and torch seconds to import, and a mistake in the config should not cost them.
-    from lycoris_composite.trainers.kohya import Upstream
+    from lycoris_composite.trainers.kohya import Upstream, end_process_group
 
     upstream = Upstream(folder, settings.trainer)
     settings = replace(settings, kohya={**settings.kohya, **_without_set(upstream.given_flags(flags), own.set)})
@@ -84,6 +84,7 @@ def _run(own: argparse.Namespace, flags: Sequence[str]) -> None:
     for stage in stages:
         _say(f"stage {stage.number}: {'composites' if stage.composite else 'single images'} -> {stage.output}")
         upstream.run_stage(_with_prompts(stage), own.allow_pickle)
+    end_process_group()
 
 
 def _without_set(given: dict, overrides: Sequence[str]) -> dict:

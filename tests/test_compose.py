@@ -71,10 +71,10 @@ def test_torch_latents_join_as_numpys_do():
     torch = pytest.importorskip("torch")
     arrays = [numbered(4, 8, width, start=1000 * width) for width in (6, 3)]
     panels = [torch.from_numpy(array.copy()) for array in arrays]
-    joined = join_panels(panels)
+    joined = join_panels(panels, concatenate=torch.cat)
     assert isinstance(joined, torch.Tensor)
     assert joined.dtype == torch.float32
     assert (joined.numpy() == join_panels(arrays)).all()
     assert all((panel.numpy() == array).all() for panel, array in zip(panels, arrays, strict=True))
     with pytest.raises(ValueError, match=r"panel 1 is \(4, 8, 3\) torch.float16, panel 0 \(4, 8, 6\) torch.float32"):
-        join_panels([panels[0], panels[1].half()])
+        join_panels([panels[0], panels[1].half()], concatenate=torch.cat)

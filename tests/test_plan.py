@@ -194,7 +194,11 @@ def test_a_caption_is_drawn_anew_in_every_epoch_and_for_every_composite():
 
 def test_a_caption_keeps_its_budget():
     one = plan()
-    text = one.caption(one.composite(1, 0), 1, budget=Budget(6, lambda text: len(text.replace(",", " ,").split())))
+
+    def words(text: str) -> int:
+        return len(text.replace(",", " ,").split())
+
+    text = one.caption(one.composite(1, 0), 1, budget=Budget(6, words, words))
     assert len(text.replace(",", " ,").split()) <= 6
 
 

@@ -26,6 +26,7 @@ from lycoris_composite.errors import UserError, nearest
 from lycoris_composite.metadata import composite_metadata
 from lycoris_composite.stages import Stage
 
+_STAGE_PATCHES = ["load_image", "accelerate_process_group", "accelerate_frozen_model"]
 FITTING_VERSIONS = "v0.10.0, v0.10.1 and main at 48d368fa"
 
 
@@ -37,6 +38,7 @@ class Upstream:
         self.script = script.removesuffix(".py")
         self.module = _import_script(folder, self.script)
         self._epoch_counters: list[Any] = []
+        self._stages_run = 0
 
     def parser(self) -> argparse.ArgumentParser:
         return self.module.setup_parser()
@@ -90,15 +92,15 @@ class Upstream:
             ) from error
 
     def run(
-        self, arguments: Sequence[str], network_module: str | None, *, allow_pickle: bool = False, upright: bool = False
+        self, arguments: Sequence[str], network_module: str | None, *, allow_pickle: bool = False, is_stage: bool = False
     ) -> None:
-        """Runs the script's own `__main__` lines with these arguments. `upright` reads turned and 16-bit images right
-        for upstream's own datasets too; composites always do."""
+        """Runs the script's own `__main__` lines with these arguments. A stage gets patches that a script run as it is
+        does not: its single images are read upright, and it leaves the process group to the stage after it."""
         self.check(network_module)
-        skipped = {"checkpoint_loading": allow_pickle, "load_image": not upright}
         with ExitStack() as undo:
             for patch in _patches(network_module):
-                if not skipped.get(_short_name(patch)):
+                skipped = _short_name(patch) in _STAGE_PATCHES and not is_stage
+                if not skipped and not (allow_pickle and _short_name(patch) == "checkpoint_loading"):
                     undo.callback(patch.apply(*self._installed(patch)))
             undo.callback(_install_trainer(self.module, self._epoch_counters))
             undo.enter_context(_argv([str(self.folder / f"{self.script}.py"), *arguments]))
@@ -107,10 +109,16 @@ class Upstream:
 
     def run_stage(self, stage: Stage, allow_pickle: bool = False) -> None:
         """Runs a stage from its written config; secrets go by argument, which stays in this process."""
+        if self._stages_run == 0:
+            # Upstream collects garbage after every batch of latents it caches: a third of a second each, with all
+            # that was imported so far, against a thousandth without. No model exists yet that this could keep alive.
+            gc.collect()
+            gc.freeze()
+        self._stages_run += 1
         arguments = ["--config_file", str(stage.config_file)]
         for key, value in stage.secrets.items():
             arguments += [f"--{key}", str(value)]
-        self.run(arguments, stage.settings.get("network_module"), allow_pickle=allow_pickle, upright=True)
+        self.run(arguments, stage.settings.get("network_module"), allow_pickle=allow_pickle, is_stage=True)
 
     def run_script(self, flags: Sequence[str], allow_pickle: bool = False) -> None:
         """Runs the script with a user's own flags: `[datasets.composite]` tables work, all else is upstream's."""
@@ -169,7 +177,8 @@ def _misfit() -> type[Exception]:
 
 
 def _patches(network_module: str | None) -> list[ModuleType]:
-    names = ["strategies", "dreambooth_dataset", "collator_class", "load_image", "checkpoint_loading", "original_unet_widths"]
+    names = ["strategies", "dreambooth_dataset", "collator_class", "checkpoint_loading", "original_unet_widths"]
+    names += _STAGE_PATCHES
     if (network_module or "").startswith("lycoris"):
         names.append("lycoris_timestep_embedding")
     return [importlib.import_module(f"sd_scripts_patches.{name}") for name in names]
@@ -263,8 +272,9 @@ def _encode_panels(encode: Callable, pictures: Any, widths: Sequence[Sequence[in
                 chunk = places[start : start + batch_size]
                 encoded = encode(torch.stack([cuts[number][place] for number, place in chunk]))
                 latents.update(zip(chunk, encoded, strict=True))
-        joined = [join_panels([latents[number, place] for place in range(len(own))]) for number, own in enumerate(widths)]
-        return torch.nan_to_num(torch.stack(joined), 0)  # upstream replaces NaN of uncached latents likewise
+        rows = [[latents[number, place] for place in range(len(own))] for number, own in enumerate(widths)]
+        joined = torch.stack([join_panels(row, concatenate=torch.cat) for row in rows])
+        return torch.nan_to_num(joined, 0)  # upstream replaces NaN of uncached latents likewise
 
 
 @contextmanager
@@ -278,11 +288,23 @@ def _argv(arguments: Sequence[str]) -> Iterator[None]:
 
 
 def _forget_run() -> None:
-    """Clears what a finished run leaves in the process, so that the next one starts as in a process of its own."""
+    """Clears what a finished run leaves in the process, so that the next one starts as in a process of its own. Waits
+    for the main process, which saves last."""
+    import torch
     from accelerate.state import AcceleratorState, GradientState
     from library.device_utils import clean_memory
 
-    AcceleratorState._reset_state(True)  # accelerate's own way between runs; it has no public name
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()
+    AcceleratorState._reset_state()  # accelerate's own way between runs; it has no public name
     GradientState._reset_state()
     gc.collect()
     clean_memory()
+
+
+def end_process_group() -> None:
+    """Ends what the stages shared, where several processes ran them."""
+    import torch
+
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()

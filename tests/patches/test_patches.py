@@ -33,6 +33,8 @@ PATCHES: dict[str, tuple[tuple, list[str]]] = {
     "load_image": ((open, len), ["library.train_util:load_image", "library.train_util:BaseDataset.get_image_size"]),
     "checkpoint_loading": ((ValueError,), ["library.model_util:torch", "library.sdxl_model_util:torch"]),
     "original_unet_widths": ((), ["library.train_util:_load_target_model"]),
+    "accelerate_process_group": ((), ["accelerate.state:PartialState.destroy_process_group"]),
+    "accelerate_frozen_model": ((), ["accelerate:Accelerator.prepare_model"]),
     "lycoris_timestep_embedding": ((), ["lycoris.kohya:LycorisNetworkKohya.__init__"]),
 }
 # patch: one symbol without which it must refuse
@@ -43,6 +45,8 @@ NEEDED = {
     "load_image": "library.train_util:load_image",
     "checkpoint_loading": "library.sdxl_model_util:torch",
     "original_unet_widths": "library.original_unet:TIME_EMBED_DIM",
+    "accelerate_process_group": "accelerate.state:PartialState.destroy_process_group",
+    "accelerate_frozen_model": "accelerate:DistributedType.MULTI_CPU",
     "lycoris_timestep_embedding": "lycoris.kohya:LycorisNetworkKohya.UNET_TARGET_REPLACE_NAME",
 }
 

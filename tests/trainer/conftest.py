@@ -60,20 +60,12 @@ class World:
         return path
 
     def train(self, folder: Path, *flags: str, processes: int = 1, env: dict[str, str] | None = None, **changes: Any) -> Run:
-        """Both stages by train_composite.py, through `accelerate launch` for several processes."""
+        """Both stages by train_composite.py. Several processes by torchrun: accelerate 1.6 starts one with --cpu."""
         config = self.write_config(folder, **changes)
         start = [str(ROOT / "train_composite.py")]
         if processes > 1:
-            start = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", str(processes), "--num_machines", "1"]
-            start += [
-                "--mixed_precision",
-                "no",
-                "--dynamo_backend",
-                "no",
-                "--main_process_port",
-                "0",
-                str(ROOT / "train_composite.py"),
-            ]
+            start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), *start]
+            flags = (*flags, "--cpu")
         return self.command(folder, *start, "--config", str(config), "--sd_scripts", str(self.sd_scripts), *flags, env=env)
 
     def command(self, folder: Path, *arguments: str, env: dict[str, str] | None = None) -> Run:

@@ -49,7 +49,9 @@ def test_processes_and_workers(world: World, tmp_path: Path, processes: int, wor
     )
 
     assert run.code == 0
-    assert metadata_of(tmp_path / "out/cg3.safetensors")["ss_steps"] == "3"
+    metadata = metadata_of(tmp_path / "out/cg3.safetensors")
+    assert metadata["ss_steps"] == "3"
+    assert metadata["ss_total_batch_size"] == str(2 * processes)
 
 
 def test_photos_with_the_guides_optimizer_and_samples(world: World, tmp_path: Path) -> None:
