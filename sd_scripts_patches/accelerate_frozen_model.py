@@ -17,6 +17,7 @@ from sd_scripts_patches.tools import Undo, replace, require, require_parameters
 
 def check() -> None:
     require(DistributedType, "MULTI_CPU")
+    require(Accelerator, "prepare_model")
     require_parameters(Accelerator.prepare_model, "model", "device_placement", "evaluation_mode")
 
 

@@ -46,7 +46,7 @@ NEEDED = {
     "checkpoint_loading": "library.sdxl_model_util:torch",
     "original_unet_widths": "library.original_unet:TIME_EMBED_DIM",
     "accelerate_process_group": "accelerate.state:PartialState.destroy_process_group",
-    "accelerate_frozen_model": "accelerate:DistributedType.MULTI_CPU",
+    "accelerate_frozen_model": "accelerate:Accelerator.prepare_model",
     "lycoris_timestep_embedding": "lycoris.kohya:LycorisNetworkKohya.UNET_TARGET_REPLACE_NAME",
 }
 
