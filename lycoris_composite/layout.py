@@ -47,13 +47,19 @@ def bucket_of(image_size: Size, canvas: Canvas) -> Size:
     """The bucket of upstream's `BucketManager.select_bucket`. With `no_upscale` it is the image's own size, scaled
     down to the area where larger, and cut to the multiple."""
     width, height = image_size
-    aspect = width / height
     if canvas.no_upscale and canvas.bucket_range is not None:
         return _own_bucket(width, height, canvas)
     sizes = bucket_sizes(canvas)
     if image_size in sizes:
         return image_size
-    return min(sizes, key=lambda size: abs(size[0] / size[1] - aspect))
+    aspect = width / height
+    errors = [abs(own - aspect) for own in _aspects(canvas)]
+    return sizes[errors.index(min(errors))]
+
+
+@lru_cache(maxsize=64)
+def _aspects(canvas: Canvas) -> tuple[float, ...]:
+    return tuple(width / height for width, height in bucket_sizes(canvas))
 
 
 def _own_bucket(width: int, height: int, canvas: Canvas) -> Size:
