@@ -229,7 +229,7 @@ def _fit(template: str, triggers: Sequence[str], sides: Sequence[_Tags], budget:
         tags = [tag for side in sides for part in (side.kept, side.free, side.last) for tag in part]
         used = name + sum(map(budget.count, tags)) + len(tags)  # a comma each
         # A tokenizer takes a tag's last signs and the comma (`:)` and `,`) for one word, of up to two tokens more.
-        unsure = 2 * sum(not tag[-1].isalnum() for tag in tags)
+        unsure = 2 * len([tag for tag in tags if not tag[-1].isalnum()])
         if used > budget.limit or used + unsure <= budget.limit:
             return used > budget.limit
         return budget.exact(_rendered(template, triggers, sides)) > budget.limit
