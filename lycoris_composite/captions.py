@@ -11,7 +11,8 @@ import random
 import re
 import string
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 from lycoris_composite.errors import UserError
 
@@ -47,6 +48,17 @@ class PanelCaption:
     text: str
     trigger: str
     rules: CaptionRules
+
+    @cached_property
+    def settled(self) -> _Tags | None:
+        """Its tags before chance has its say: the same in every composite. None where wildcards change them."""
+        return None if self.rules.enable_wildcard else _own_tags(self, None)
+
+
+@lru_cache(maxsize=1 << 16)
+def panel_caption(text: str, trigger: str, rules: CaptionRules) -> PanelCaption:
+    """A PanelCaption that is parsed once for as long as it is in use."""
+    return PanelCaption(text, trigger, rules)
 
 
 @dataclass(frozen=True)
@@ -131,7 +143,7 @@ def composite_caption(
     """
     if _dropped(panels, rng, epoch):
         return ""
-    sides = [_without_trigger(vary(panel.text, panel.rules, rng, progress), panel) for panel in panels]
+    sides = [_vary(panel.settled or _own_tags(panel, rng), panel.rules, rng, progress) for panel in panels]
     triggers = [panel.trigger for panel in panels]
     if budget is not None:
         _fit(template, triggers, sides, budget)
@@ -160,21 +172,29 @@ def first_tag(text: str, rules: CaptionRules) -> str:
 
 def all_tags(text: str, rules: CaptionRules, rng: random.Random) -> list[str]:
     """Every tag that training can show of a caption, in file order; only wildcards are left to `rng`."""
-    settled = replace(rules, shuffle_caption=False, caption_tag_dropout_rate=0.0, token_warmup_step=0)
-    tags = _joined(vary(text, settled, rng, NO_PROGRESS), rules)
+    tags = _joined(_parse(text, rules, rng), rules)
     return tags.kept + tags.free + tags.last
 
 
-def vary(text: str, rules: CaptionRules, rng: random.Random, progress: Progress) -> _Tags:
-    """The caption's tags after prefix, suffix, wildcards, warm-up, shuffling and tag dropout."""
-    text = _choose(_affixed(text.lstrip(_BYTE_ORDER_MARK), rules), rules, rng)
-    tags = _split(text, rules)
+def _own_tags(panel: PanelCaption, rng: random.Random | None) -> _Tags:
+    """A panel's tags but for the trigger word: that stands in the joined name, and once more would only cost tokens."""
+    tags = _joined(_parse(panel.text, panel.rules, rng), panel.rules)
+    return _Tags(*([tag for tag in part if tag != panel.trigger] for part in (tags.kept, tags.free, tags.last)))
+
+
+def _parse(text: str, rules: CaptionRules, rng: random.Random | None) -> _Tags:
+    """The caption's tags after prefix, suffix and wildcards; only those need `rng`."""
+    return _split(_choose(_affixed(text.lstrip(_BYTE_ORDER_MARK), rules), rules, rng), rules)
+
+
+def _vary(tags: _Tags, rules: CaptionRules, rng: random.Random, progress: Progress) -> _Tags:
+    """New lists after warm-up, shuffling and tag dropout."""
     free = tags.free[: progress.grown(len(tags.free), rules)]
     if rules.shuffle_caption:
         rng.shuffle(free)
     if rules.caption_tag_dropout_rate > 0:
         free = [tag for tag in free if rng.random() >= rules.caption_tag_dropout_rate]
-    return _Tags(tags.kept, free, tags.last)
+    return _Tags(list(tags.kept), free, list(tags.last))
 
 
 def _affixed(text: str, rules: CaptionRules) -> str:
@@ -183,7 +203,7 @@ def _affixed(text: str, rules: CaptionRules) -> str:
     return f"{text} {rules.caption_suffix}" if rules.caption_suffix else text
 
 
-def _choose(text: str, rules: CaptionRules, rng: random.Random) -> str:
+def _choose(text: str, rules: CaptionRules, rng: random.Random | None) -> str:
     """One line of several, and one of each `{a|b}`; `{{` and `}}` stand for braces. Without wildcards the first line."""
     if not rules.enable_wildcard:
         return text.split("\n")[0]
@@ -207,14 +227,8 @@ def _tags(text: str, rules: CaptionRules) -> list[str]:
     return [tag for part in text.split(rules.caption_separator) if (tag := part.strip())]
 
 
-def _without_trigger(tags: _Tags, panel: PanelCaption) -> _Tags:
-    """The trigger word stands in the joined name; once more among the tags would only cost tokens."""
-    own = _Tags(*([tag for tag in part if tag != panel.trigger] for part in (tags.kept, tags.free, tags.last)))
-    return _joined(own, panel.rules)
-
-
 def _joined(tags: _Tags, rules: CaptionRules) -> _Tags:
-    """What `secondary_separator` held together is separated like all else, now that nothing is shuffled any more."""
+    """What `secondary_separator` holds together stays one tag, and reads as several."""
     old, new = rules.secondary_separator, rules.caption_separator
     if not old:
         return tags

@@ -12,7 +12,7 @@ from itertools import product
 
 import numpy as np
 
-from lycoris_composite.captions import DEFAULT_TEMPLATE, NO_PROGRESS, Budget, PanelCaption, Progress, composite_caption
+from lycoris_composite.captions import DEFAULT_TEMPLATE, NO_PROGRESS, Budget, Progress, composite_caption, panel_caption
 from lycoris_composite.characters import Character, TrainingImage
 from lycoris_composite.errors import UserError
 from lycoris_composite.layout import Canvas, Size, bucket_of, composite_size, panel_sizes
@@ -126,7 +126,7 @@ class Plan:
 
     def caption(self, composite: Composite, epoch: int, progress: Progress = NO_PROGRESS, budget: Budget | None = None) -> str:
         """The composite's caption in an epoch, which changes also where its picture comes round again."""
-        panels = [PanelCaption(p.caption, p.character.trigger, p.character.subset.rules) for p in composite.panels]
+        panels = [panel_caption(p.caption, p.character.trigger, p.character.subset.rules) for p in composite.panels]
         rng = generator(self.seed, epoch, composite.index, "caption")
         return composite_caption(self.options.caption, panels, rng, epoch, progress, budget)
 
