@@ -10,6 +10,7 @@ import math
 import random
 import re
 import string
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -63,12 +64,10 @@ def panel_caption(text: str, trigger: str, rules: CaptionRules) -> PanelCaption:
 
 @dataclass(frozen=True)
 class Budget:
-    """At most `limit` tokens, begin and end tokens left out. `count` counts a tag's and may remember them, `exact`
-    counts a whole caption's."""
+    """At most `limit` tokens as `count` counts a caption's, begin and end tokens left out."""
 
     limit: int
     count: Callable[[str], int]
-    exact: Callable[[str], int]
 
 
 @dataclass(frozen=True)
@@ -98,6 +97,9 @@ class _Tags:
     kept: list[str]
     free: list[str]
     last: list[str]
+
+
+_FIRST_TO_GO = ("free", "last", "kept")
 
 
 def check_template(template: str) -> None:
@@ -146,7 +148,7 @@ def composite_caption(
     sides = [_vary(panel.settled or _own_tags(panel, rng), panel.rules, rng, progress) for panel in panels]
     triggers = [panel.trigger for panel in panels]
     if budget is not None:
-        _fit(template, triggers, sides, budget)
+        sides = _fit(template, triggers, sides, budget)
     return _rendered(template, triggers, sides)
 
 
@@ -188,13 +190,13 @@ def _parse(text: str, rules: CaptionRules, rng: random.Random | None) -> _Tags:
 
 
 def _vary(tags: _Tags, rules: CaptionRules, rng: random.Random, progress: Progress) -> _Tags:
-    """New lists after warm-up, shuffling and tag dropout."""
+    """The tags after warm-up, shuffling and tag dropout."""
     free = tags.free[: progress.grown(len(tags.free), rules)]
     if rules.shuffle_caption:
         rng.shuffle(free)
     if rules.caption_tag_dropout_rate > 0:
         free = [tag for tag in free if rng.random() >= rules.caption_tag_dropout_rate]
-    return _Tags(list(tags.kept), free, list(tags.last))
+    return _Tags(tags.kept, free, tags.last)
 
 
 def _affixed(text: str, rules: CaptionRules) -> str:
@@ -235,26 +237,32 @@ def _joined(tags: _Tags, rules: CaptionRules) -> _Tags:
     return _Tags(*([tag.replace(old, new) for tag in part] for part in (tags.kept, tags.free, tags.last)))
 
 
-def _fit(template: str, triggers: Sequence[str], sides: Sequence[_Tags], budget: Budget) -> None:
-    """Shortens the sides' lists in place."""
-    name = budget.count(render(template, triggers, [[] for _ in sides]))
+def _fit(template: str, triggers: Sequence[str], sides: Sequence[_Tags], budget: Budget) -> list[_Tags]:
+    """The sides with as many tags as the budget has room for."""
 
-    def over() -> bool:
-        tags = [tag for side in sides for part in (side.kept, side.free, side.last) for tag in part]
-        used = name + sum(map(budget.count, tags)) + len(tags)  # a comma each
-        # A tokenizer takes a tag's last signs and the comma (`:)` and `,`) for one word, of up to two tokens more.
-        unsure = 2 * len([tag for tag in tags if not tag[-1].isalnum()])
-        if used > budget.limit or used + unsure <= budget.limit:
-            return used > budget.limit
-        return budget.exact(_rendered(template, triggers, sides)) > budget.limit
+    def fits(rounds: int) -> bool:
+        return budget.count(_rendered(template, triggers, _shortened(sides, rounds))) <= budget.limit
 
-    for part in ("free", "last", "kept"):
-        while any(getattr(side, part) for side in sides) and over():
-            for side in sides:
-                if getattr(side, part):
-                    getattr(side, part).pop()
-    if over():
+    if fits(0):
+        return list(sides)
+    rounds = range(1, sum(_longest(sides, part) for part in _FIRST_TO_GO) + 1)
+    place = bisect_left(rounds, True, key=fits)
+    if place == len(rounds):
         raise UserError(
             f"{'/'.join(triggers)}: the joined name alone is over {budget.limit} tokens; "
             "shorten the trigger words or raise max_token_length."
         )
+    return _shortened(sides, rounds[place])
+
+
+def _shortened(sides: Sequence[_Tags], rounds: int) -> list[_Tags]:
+    """The sides after every one of them has given up its last tag, a number of times."""
+    shares = {}
+    for part in _FIRST_TO_GO:
+        shares[part] = min(rounds, _longest(sides, part))
+        rounds -= shares[part]
+    return [_Tags(**{part: getattr(side, part)[: -share or None] for part, share in shares.items()}) for side in sides]
+
+
+def _longest(sides: Sequence[_Tags], part: str) -> int:
+    return max(len(getattr(side, part)) for side in sides)

@@ -23,6 +23,7 @@ from library import train_util
 from library.strategy_base import LatentsCachingStrategy
 from library.train_util import BucketBatchIndex, BucketManager, DreamBoothDataset, ImageInfo
 from tqdm import tqdm
+from transformers import CLIPTokenizer
 
 from lycoris_composite import images
 from lycoris_composite.captions import Budget, CaptionRules, Progress
@@ -32,6 +33,7 @@ from lycoris_composite.errors import UserError
 from lycoris_composite.layout import Canvas, Size
 from lycoris_composite.pairing import generator
 from lycoris_composite.plan import CACHED_PIXEL_EPOCHS, Composite, CompositeOptions, Panel, Plan
+from lycoris_composite.tokens import WordTokenizer
 
 # Ends the names of our cache files. Not upstream's suffix: it reads image sizes from the names that end in that.
 CACHE_SUFFIX = "_composite.npz"
@@ -61,7 +63,6 @@ class CompositeDataset(SwitchedDataset):
         self._picture_infos: dict[tuple[int, int], ImageInfo] = {}
         # Every image's subset: a view's `image_to_subset` holds the batch's composites instead.
         self._panel_subsets = self.image_to_subset
-        self._token_counts = _TokenCounts()
         self._batch: dict[str, Composite] = {}
 
     # -- before training ------------------------------------------------------------------------------------------
@@ -239,6 +240,14 @@ class CompositeDataset(SwitchedDataset):
             view.image_to_subset[key] = self._joined_subset(composite, masked)
         return view
 
+    def set_current_strategies(self) -> None:
+        """Composites shuffle the same words again and again, so their tokens are worth remembering."""
+        super().set_current_strategies()
+        self.tokenize_strategy = copy.copy(self.tokenize_strategy)
+        for name, value in list(vars(self.tokenize_strategy).items()):
+            if isinstance(value, CLIPTokenizer):
+                setattr(self.tokenize_strategy, name, WordTokenizer(value))
+
     def process_caption(self, subset: Any, caption: str) -> str:
         """The plan's captions are final."""
         return caption
@@ -290,8 +299,7 @@ class CompositeDataset(SwitchedDataset):
         tokenizer = getattr(self.tokenize_strategy, "tokenizer", getattr(self.tokenize_strategy, "tokenizer1", None))
         if limit is None or tokenizer is None:
             return None
-        self._token_counts.tokenizer = tokenizer
-        return Budget(limit - 2, self._token_counts.__getitem__, lambda text: len(tokenizer.tokenize(text)))
+        return Budget(limit - 2, lambda text: len(tokenizer.tokenize(text)))
 
     def _add_conditioning(self, example: dict[str, Any], composites: Sequence[Composite]) -> None:
         """SDXL's sizes and crops, with upstream's values for one panel. The original size is that of the panels'
@@ -336,16 +344,6 @@ class CompositeDataset(SwitchedDataset):
         if alpha and not subset.alpha_mask:
             picture[:, :, 3] = 255
         return picture[:, ::-1] if panel.flipped else picture
-
-
-class _TokenCounts(dict):
-    """Tokens of a tag, counted once: every caption shuffles the same ones."""
-
-    tokenizer: Any = None
-
-    def __missing__(self, text: str) -> int:
-        count = self[text] = len(self.tokenizer.tokenize(text))
-        return count
 
 
 @contextmanager

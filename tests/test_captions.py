@@ -263,7 +263,7 @@ def budgeted(left, right, limit: int, shuffle: bool = False, seed: int = 0) -> t
         )
         for trigger, (kept, free) in (("rin", left), ("uzuki", right))
     ]
-    text = caption(pair, seed, budget=Budget(limit, count, count))
+    text = caption(pair, seed, budget=Budget(limit, count))
     assert count(text) <= limit
     name, *tags = text.split(", ")
     assert name == NAME

@@ -23,7 +23,7 @@ HOUSE = (
     ("config",),
     ("plan",),
     ("characters",),
-    ("pairing", "layout", "captions", "compose", "checkout"),
+    ("pairing", "layout", "captions", "compose", "tokens", "checkout"),
     ("images",),
     ("errors",),
 )

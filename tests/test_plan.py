@@ -198,7 +198,7 @@ def test_a_caption_keeps_its_budget():
     def words(text: str) -> int:
         return len(text.replace(",", " ,").split())
 
-    text = one.caption(one.composite(1, 0), 1, budget=Budget(6, words, words))
+    text = one.caption(one.composite(1, 0), 1, budget=Budget(6, words))
     assert len(text.replace(",", " ,").split()) <= 6
 
 
