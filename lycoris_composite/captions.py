@@ -152,6 +152,14 @@ def composite_caption(
     return _rendered(template, triggers, sides)
 
 
+def single_caption(panel: PanelCaption, rng: random.Random, epoch: int, progress: Progress = NO_PROGRESS) -> str:
+    """A single image's caption, one draw of all that its rules leave to chance. The trigger word stays where it is."""
+    if _dropped([panel], rng, epoch):
+        return ""
+    tags = _vary(_joined(_parse(panel.text, panel.rules, rng), panel.rules), panel.rules, rng, progress)
+    return ", ".join(tags.kept + tags.free + tags.last)
+
+
 def _rendered(template: str, triggers: Sequence[str], sides: Sequence[_Tags]) -> str:
     return render(template, triggers, [side.kept + side.free + side.last for side in sides])
 

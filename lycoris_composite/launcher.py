@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lycoris_composite import checkout, config, images
 from lycoris_composite.errors import UserError
@@ -18,6 +19,7 @@ from lycoris_composite.sampling import MOST_CHARACTERS, sample_prompts
 from lycoris_composite.stages import Stage, config_text, dataset_config, overridden_datasets, stages_of, toml_text, without_cuda
 from lycoris_composite.subsets import datasets_of, parse_resolution, plan_of
 
+BUILTIN = "builtin"
 _HELP = """\
 Trains the two stages of a kohya config with a [composite] table: single
 characters, then composites of them.
@@ -64,27 +66,37 @@ def report(action: Callable[[], None]) -> int:
 
 def _run(own: argparse.Namespace, flags: Sequence[str]) -> None:
     settings = config.load(own.config, own.set)
-    folder = checkout.find(own.sd_scripts)
-    # Only now: it takes upstream and torch seconds to import, and a mistake in the config should not cost them.
-    from lycoris_composite.trainers.kohya import Upstream, end_process_group
-
-    upstream = Upstream(folder, settings.trainer)
-    settings = replace(settings, kohya={**settings.kohya, **_without_set(upstream.given_flags(flags), own.set)})
-    upstream.check_options(settings.stage2, f"{own.config}, [composite.stage2]")
+    trainer = _trainer(settings.trainer, own.sd_scripts)
+    settings = replace(settings, kohya={**settings.kohya, **_without_set(trainer.given_flags(flags), own.set)})
+    trainer.check_options(settings.stage2, f"{own.config}, [composite.stage2]")
     if own.cpu:
         settings = _on_cpu(settings)
     stages = stages_of(settings, own.stage)
     for stage in stages:
-        upstream.check_network_args(stage.settings, str(own.config))
-        upstream.check(stage.settings.get("network_module"))
+        trainer.check_stage(stage, str(own.config))
     plans = _check_data(settings)
     _check_start(stages[0])
     for stage in stages:
         _write_configs(stage, settings, plans)
     for stage in stages:
         _say(f"stage {stage.number}: {'composites' if stage.composite else 'single images'} -> {stage.output}")
-        upstream.run_stage(_with_prompts(stage), own.allow_pickle)
-    end_process_group()
+        trainer.run_stage(_with_prompts(stage), own.allow_pickle)
+    trainer.end()
+
+
+def _trainer(name: str, sd_scripts: str | None) -> Any:
+    """What trains a stage. Imported only now: torch and upstream take seconds, and a mistake in the config should not
+    cost them."""
+    if name != BUILTIN:
+        folder = checkout.find(sd_scripts)
+        from lycoris_composite.trainers.kohya import Upstream
+
+        return Upstream(folder, name)
+    try:
+        from lycoris_composite.trainers.builtin import Builtin
+    except ImportError as error:
+        raise UserError(f'trainer = "{BUILTIN}": {error}; run `pip install "lycoris-composite[builtin]"`.') from error
+    return Builtin()
 
 
 def _without_set(given: dict, overrides: Sequence[str]) -> dict:

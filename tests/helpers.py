@@ -20,6 +20,7 @@ from lycoris_composite.layout import Canvas
 from lycoris_composite.plan import CompositeOptions, Plan
 
 ROOT = Path(__file__).parents[1]
+PHOTOS = ROOT.parent / "shared" / "data" / "photos"
 
 # No deadline: the machine may be busy, and no property here is about time.
 fast = settings(max_examples=40, deadline=None)

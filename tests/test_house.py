@@ -16,8 +16,9 @@ PATCHES = "sd_scripts_patches"
 HOUSE = (
     ("cli", "train"),
     ("launcher",),
-    ("trainers.kohya",),
-    ("dataset",),
+    ("trainers.kohya", "trainers.builtin"),
+    ("dataset", "trainers.builtin_data", "trainers.builtin_model"),
+    ("trainers.lycoris_args",),
     ("stages", "sampling", "metadata"),
     ("subsets",),
     ("config",),
@@ -28,7 +29,10 @@ HOUSE = (
     ("errors",),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}
-UPSTREAM_ROOMS = ("dataset", "trainers.kohya")
+UPSTREAM_ROOMS = (
+    "dataset",
+    *(f"trainers.{name}" for name in ("kohya", "builtin", "builtin_data", "builtin_model", "lycoris_args")),
+)
 UPSTREAM = {
     "torch",
     "torchvision",

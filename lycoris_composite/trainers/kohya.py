@@ -25,6 +25,7 @@ from lycoris_composite.config import check_option_keys, composite_options, flatt
 from lycoris_composite.errors import UserError, nearest
 from lycoris_composite.metadata import composite_metadata
 from lycoris_composite.stages import Stage
+from lycoris_composite.trainers.lycoris_args import check_network_args
 
 _STAGE_PATCHES = ["load_image", "accelerate_process_group", "accelerate_frozen_model"]
 FITTING_VERSIONS = "v0.10.0, v0.10.1 and main at 48d368fa"
@@ -61,24 +62,10 @@ class Upstream:
             if key not in known:
                 raise UserError(f"{where} {key}: unknown to {self.script}.py{nearest(key, known) or '; remove it.'}")
 
-    def check_network_args(self, settings: Mapping[str, Any], where: str) -> None:
-        """Raises UserError for a LyCORIS argument or algorithm that the installed version does not have. LyCORIS
-        itself ignores the one (`agol=loha` trains LoCon) and raises a bare KeyError for the other."""
-        if settings.get("network_module") != "lycoris.kohya":
-            return
-        from lycoris.kohya import create_network
-        from lycoris.wrapper import deprecated_arg_dict, network_module_dict
-
-        # The names that create_network asks its keywords for stand in its code; there is no list of them.
-        known = {name for name in create_network.__code__.co_consts if isinstance(name, str) and name.isidentifier()}
-        known |= deprecated_arg_dict.keys()
-        for argument in settings.get("network_args") or []:
-            key, _, value = str(argument).partition("=")
-            if key not in known:
-                raise UserError(f"{where}, network_args {key}: unknown to LyCORIS{nearest(key, known) or '; remove it.'}")
-            if key == "algo" and value.lower() not in network_module_dict:
-                hint = nearest(value, network_module_dict) or f"; choose one of {', '.join(network_module_dict)}."
-                raise UserError(f'{where}, network_args algo: "{value}" is no LyCORIS algorithm{hint}')
+    def check_stage(self, stage: Stage, where: str) -> None:
+        """Raises UserError for a network argument that LyCORIS does not have, or a patch that does not fit."""
+        check_network_args(stage.settings, where)
+        self.check(stage.settings.get("network_module"))
 
     def check(self, network_module: str | None) -> None:
         """Raises UserError where a patch does not fit this upstream; changes nothing."""
@@ -123,6 +110,13 @@ class Upstream:
     def run_script(self, flags: Sequence[str], allow_pickle: bool = False) -> None:
         """Runs the script with a user's own flags: `[datasets.composite]` tables work, all else is upstream's."""
         self.run(flags, self._network_module(flags), allow_pickle=allow_pickle)
+
+    def end(self) -> None:
+        """Ends what the stages shared, where several processes ran them."""
+        import torch
+
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
 
     def _network_module(self, flags: Sequence[str]) -> str | None:
         given = self.given_flags(flags)
@@ -300,11 +294,3 @@ def _forget_run() -> None:
     GradientState._reset_state()
     gc.collect()
     clean_memory()
-
-
-def end_process_group() -> None:
-    """Ends what the stages shared, where several processes ran them."""
-    import torch
-
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lycoris_composite import launcher
 from tests import tiny
-from tests.trainer.conftest import World
+from tests.world import World
 
 
 @pytest.fixture

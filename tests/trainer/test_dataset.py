@@ -20,7 +20,7 @@ from PIL import Image
 
 from lycoris_composite import captions, layout
 from lycoris_composite.errors import UserError
-from tests.trainer.conftest import World
+from tests.world import World
 
 ALONE = SimpleNamespace(num_processes=1, process_index=0)
 

@@ -12,7 +12,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from lycoris_composite import __version__
-from tests.trainer.conftest import PHOTOS, World
+from tests.helpers import PHOTOS
+from tests.world import World
 
 CACHES = {
     "memory": {"cache_latents": True},

@@ -10,7 +10,7 @@ import toml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from tests.trainer.conftest import World
+from tests.world import World
 
 # The model is narrower than upstream allows for; this is the least that lets plain upstream load it.
 PLAIN_UPSTREAM = """

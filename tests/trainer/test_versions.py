@@ -11,7 +11,8 @@ import pytest
 
 from lycoris_composite import checkout
 from lycoris_composite.errors import UserError
-from tests.trainer.conftest import ROOT, World
+from tests.helpers import ROOT
+from tests.world import World
 
 CHECK = "import sys, pathlib; from lycoris_composite import launcher; from lycoris_composite.trainers.kohya import Upstream; "
 CHECK += "sys.exit(launcher.report(lambda: Upstream(pathlib.Path(sys.argv[1]), 'train_network').check('lycoris.kohya')))"

@@ -1,0 +1,349 @@
+"""The embedded trainer: one stage of SD 1.x with LyCORIS, for machines where sd-scripts cannot be had.
+
+It takes a stage's settings as sd-scripts would and does the same with them, in the same order of random draws, so that
+both see the same batches and losses. What it leaves out it refuses by name: it is for trying things, and sd-scripts
+for work. Models, schedulers and samplers are diffusers' and transformers', the network is LyCORIS's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import diffusers
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from diffusers import DDPMScheduler
+from diffusers.optimization import get_scheduler
+from PIL import Image
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from lycoris_composite.captions import CaptionRules
+from lycoris_composite.characters import read_subset
+from lycoris_composite.config import parse_value
+from lycoris_composite.errors import UserError, nearest
+from lycoris_composite.metadata import composite_metadata
+from lycoris_composite.stages import Stage
+from lycoris_composite.subsets import datasets_of, plan_of
+from lycoris_composite.trainers.builtin_data import Batches, Composites, Singles, encoded
+from lycoris_composite.trainers.builtin_model import LATENT_SCALE, NOISE, Text, load_model
+from lycoris_composite.trainers.lycoris_args import check_network_args
+from sd_scripts_patches import lycoris_timestep_embedding
+
+# What a stage may set, with sd-scripts' defaults.
+_DEFAULTS: dict[str, Any] = {
+    "pretrained_model_name_or_path": None,
+    "tokenizer_cache_dir": None,
+    "output_dir": None,
+    "output_name": None,
+    "save_model_as": "safetensors",
+    "save_precision": None,
+    "save_every_n_epochs": None,
+    "network_module": None,
+    "network_weights": None,
+    "network_dim": None,
+    "network_alpha": 1,
+    "network_args": None,
+    "network_train_unet_only": False,
+    "network_train_text_encoder_only": False,
+    "learning_rate": 2e-6,
+    "unet_lr": None,
+    "text_encoder_lr": None,
+    "optimizer_type": "",
+    "lr_scheduler": "constant",
+    "lr_warmup_steps": 0,
+    "max_grad_norm": 1.0,
+    "max_train_epochs": None,
+    "max_train_steps": 1600,
+    "max_token_length": None,
+    "max_data_loader_n_workers": 8,
+    "persistent_data_loader_workers": False,
+    "cache_latents": False,
+    "clip_skip": None,
+    "mixed_precision": "no",
+    "seed": None,
+    "sdpa": False,
+    "sample_prompts": None,
+    "sample_sampler": "ddim",
+    "sample_every_n_epochs": None,
+    "sample_every_n_steps": None,
+    "sample_at_first": False,
+}
+_DATA_OPTIONS = {
+    *("train_data_dir", "resolution", "train_batch_size", "dataset_repeats", "caption_extension", "flip_aug"),
+    *("enable_bucket", "bucket_reso_steps", "min_bucket_reso", "max_bucket_reso", "bucket_no_upscale"),
+    *CaptionRules.__dataclass_fields__,
+}
+# Known, but only as switched off.
+_OFF = {
+    *("v2", "v_parameterization", "debug_dataset", "no_metadata", "mem_eff_attn", "xformers", "gradient_checkpointing"),
+    *("cache_latents_to_disk", "full_fp16", "full_bf16", "color_aug", "random_crop", "network_dropout"),
+}
+_ONLY = {
+    "network_module": "lycoris.kohya",
+    "save_model_as": "safetensors",
+    "cache_latents": True,
+    "gradient_accumulation_steps": 1,
+}
+_SAMPLERS = {
+    "ddim": "DDIMScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "k_euler": "EulerDiscreteScheduler",
+    "euler_a": "EulerAncestralDiscreteScheduler",
+    "k_euler_a": "EulerAncestralDiscreteScheduler",
+    "dpmsolver++": "DPMSolverMultistepScheduler",
+}
+_DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "float": torch.float32, None: torch.float32}
+_KNOWN = {*_DEFAULTS, *_DATA_OPTIONS, *_OFF, *_ONLY}
+_IN_METADATA = (
+    *("output_name", "learning_rate", "unet_lr", "text_encoder_lr", "lr_scheduler", "network_module", "network_dim"),
+    *("network_alpha", "seed", "clip_skip", "max_token_length", "resolution", "train_batch_size", "mixed_precision"),
+)
+
+
+class Builtin:
+    """The embedded trainer behind the calls that `trainers.kohya.Upstream` has."""
+
+    def given_flags(self, flags: Sequence[str]) -> dict[str, Any]:
+        """`--key value` pairs; a flag without a value is true."""
+        given: dict[str, Any] = {}
+        key = None
+        for word in flags:
+            if word.startswith("--"):
+                key, _, value = word[2:].partition("=")
+                given[key] = parse_value(value) if value else True
+            elif key is None:
+                raise UserError(f"{word}: belongs to no flag; write --key {word}.")
+            else:
+                given[key], key = parse_value(word), None
+        self.check_options(given, "--")
+        return given
+
+    def check_options(self, options: Mapping[str, Any], where: str) -> None:
+        """Raises UserError for an option that is not built in, or not with this value."""
+        for key, value in options.items():
+            if key in _ONLY and value != _ONLY[key]:
+                raise UserError(f"{where} {key}: the built-in trainer only has {_ONLY[key]!r}; set that, or use sd-scripts.")
+            if key in _OFF and value:
+                raise UserError(f"{where} {key}: not in the built-in trainer; turn it off, or use sd-scripts.")
+            if key not in _KNOWN:
+                hint = nearest(key, _KNOWN) or "; remove it, or use sd-scripts."
+                raise UserError(f"{where} {key}: not in the built-in trainer{hint}")
+
+    def check_stage(self, stage: Stage, where: str) -> None:
+        """Raises UserError for a stage that it cannot train."""
+        check_network_args(stage.settings, where)
+        self.check_options({**{key: _DEFAULTS.get(key, value) for key, value in _ONLY.items()}, **stage.settings}, where)
+        if stage.composite is not None and stage.composite.join != "latent":
+            raise UserError(f'{where}, [composite] join: the built-in trainer only has "latent"; set that, or use sd-scripts.')
+        if stage.settings.get("sample_sampler", "ddim") not in _SAMPLERS:
+            raise UserError(f"{where} sample_sampler: the built-in trainer has {', '.join(_SAMPLERS)}; choose one of these.")
+
+    def run_stage(self, stage: Stage, allow_pickle: bool = False) -> None:
+        """Trains a stage. Pickled files are never loaded, so there is nothing to allow."""
+        _Run(stage).train()
+
+    def end(self) -> None:
+        """Ends what the stages shared, where several processes ran them."""
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+
+
+class _Run:
+    """One stage from its settings to its file."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.options = SimpleNamespace(**{**_DEFAULTS, **stage.settings})
+        self.accelerator = Accelerator(mixed_precision=self.options.mixed_precision)
+        self.dtype = _DTYPES[self.options.mixed_precision]
+        set_seed(self.options.seed)
+
+    def train(self) -> None:
+        options, accelerator = self.options, self.accelerator
+        self._load()
+        loader = self._loader()
+        network = self._network()
+        optimizer = self._optimizer(network)
+        steps = self._steps(len(loader))
+        total, warmup = steps * accelerator.num_processes, options.lr_warmup_steps
+        scheduler = get_scheduler(
+            options.lr_scheduler,
+            optimizer,
+            num_warmup_steps=int(warmup * total) if isinstance(warmup, float) else warmup,
+            num_training_steps=total,
+        )
+        optimizer, prepared, scheduler = accelerator.prepare(optimizer, loader, scheduler)
+        losses, step, epochs = [], 0, -(-steps // len(prepared))
+        progress = tqdm(total=steps, desc="steps", disable=not accelerator.is_main_process)
+        if options.sample_at_first:
+            self._sample(0, 0)
+        for epoch in range(1, epochs + 1):
+            loader.dataset.epoch.fill_(epoch)
+            for batch in prepared:
+                loss = self.loss(batch)
+                accelerator.backward(loss)
+                self._share_gradients(network)
+                if options.max_grad_norm:
+                    accelerator.clip_grad_norm_(network.get_trainable_params(), options.max_grad_norm)
+                optimizer.step()
+                scheduler.step()
+                optimizer.zero_grad(set_to_none=True)
+                step += 1
+                losses.append(float(loss.detach()))
+                progress.update()
+                progress.set_postfix(avr_loss=sum(losses) / len(losses))
+                if options.sample_every_n_steps and step % options.sample_every_n_steps == 0:
+                    self._sample(None, step)
+                if step >= steps:
+                    break
+            if options.save_every_n_epochs and epoch % options.save_every_n_epochs == 0 and epoch < epochs:
+                self._save(network, self.stage.output.with_stem(f"{self.stage.name}-{epoch:06d}"), step, epoch)
+            if options.sample_every_n_epochs and epoch % options.sample_every_n_epochs == 0:
+                self._sample(epoch, step)
+        progress.close()
+        self._save(network, self.stage.output, step, epochs)
+        accelerator.wait_for_everyone()
+
+    def loss(self, batch: Mapping[str, Any]) -> torch.Tensor:
+        """Mean squared error of the predicted noise; noise and then timesteps are drawn, as upstream does."""
+        device = self.accelerator.device
+        latents = batch["latents"].to(device) * LATENT_SCALE
+        with self.accelerator.autocast():
+            states = self.text.encode(self.text_encoder, batch["input_ids"].to(device))
+        noise = torch.randn_like(latents)
+        times = torch.randint(0, self.noise_scheduler.config.num_train_timesteps, (len(latents),)).to(device)
+        noisy = self.noise_scheduler.add_noise(latents, noise, times).requires_grad_(True)
+        with self.accelerator.autocast():
+            predicted = self.unet(noisy, times, states).sample
+        return (predicted.float() - noise).square().mean((1, 2, 3)).mean()
+
+    def _load(self) -> None:
+        options, device = self.options, self.accelerator.device
+        parts = load_model(Path(options.pretrained_model_name_or_path), options.tokenizer_cache_dir)
+        self.pipeline = parts.to(device, self.dtype)
+        self.unet, self.text_encoder, self.vae = parts.unet, parts.text_encoder, parts.vae
+        for part in (self.unet, self.text_encoder, self.vae):
+            part.requires_grad_(False).eval()
+        self.vae.to(torch.float32)
+        self.text = Text(parts.tokenizer, options.max_token_length, options.clip_skip)
+        self.noise_scheduler = DDPMScheduler(**NOISE)
+
+    def _loader(self) -> DataLoader:
+        options, stage = self.options, self.stage
+        [dataset] = datasets_of(stage.settings, stage.composite.aspect if stage.composite else "natural")
+        self.plan = None
+        if stage.composite is None:
+            subsets = [read_subset(subset) for subset in dataset.subsets]
+            source: Any = Singles(subsets, dataset.canvas, dataset.batch_size, options.seed)
+        else:
+            self.plan = plan_of(dataset, stage.composite, options.seed)
+            source = Composites(self.plan, self.text.budget())
+        panels = sorted(source.panels(), key=lambda panel: (panel.size, panel.path, panel.flipped))
+        with torch.no_grad():
+            latents = encoded(panels, self.vae, self.accelerator.device)
+        workers = min(options.max_data_loader_n_workers, os.cpu_count() or 1)
+        persistent = bool(options.persistent_data_loader_workers and workers)
+        batches = Batches(source, latents, self.text.ids)
+        return DataLoader(batches, 1, True, collate_fn=_alone, num_workers=workers, persistent_workers=persistent)
+
+    def _network(self) -> Any:
+        from lycoris.kohya import create_network
+
+        options, models = self.options, (self.vae, self.text_encoder, self.unet)
+        arguments = dict(argument.split("=", 1) for argument in options.network_args or [])
+        with ExitStack() as undo:
+            undo.callback(lycoris_timestep_embedding.apply())
+            arguments = {"dropout": None, **arguments}
+            network = create_network(1.0, options.network_dim, options.network_alpha, *models, neuron_dropout=None, **arguments)
+        parts = not options.network_train_unet_only, not options.network_train_text_encoder_only
+        network.apply_to(self.text_encoder, self.unet, *parts)
+        if options.network_weights:
+            network.load_weights(options.network_weights)
+        return network.to(self.accelerator.device)
+
+    def _optimizer(self, network: Any) -> Any:
+        options = self.options
+        found = network.prepare_optimizer_params(options.text_encoder_lr, options.unet_lr, options.learning_rate)
+        params = found[0] if isinstance(found, tuple) else found  # LyCORIS 4 gives descriptions of the groups too
+        if options.optimizer_type.lower() == "adamw8bit":
+            from bitsandbytes.optim import AdamW8bit
+
+            return AdamW8bit(params, lr=options.learning_rate)
+        return torch.optim.AdamW(params, lr=options.learning_rate)
+
+    def _steps(self, batches: int) -> int:
+        if self.options.max_train_epochs is None:
+            return self.options.max_train_steps
+        return self.options.max_train_epochs * -(-batches // self.accelerator.num_processes)
+
+    def _share_gradients(self, network: Any) -> None:
+        """The network is called through the modules that it hooked, which DistributedDataParallel would not see."""
+        if self.accelerator.num_processes > 1:
+            for parameter in network.parameters():
+                if parameter.grad is not None:
+                    parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")
+
+    def _save(self, network: Any, path: Path, step: int, epoch: int) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        settings = self.stage.settings
+        metadata = {f"ss_{key}": str(settings[key]) for key in _IN_METADATA if settings.get(key) is not None}
+        metadata |= {
+            "ss_base_model_version": "sd_v1",
+            "ss_steps": str(step),
+            "ss_epoch": str(epoch),
+            "ss_composite_trainer": "builtin",
+        }
+        metadata["ss_network_args"] = json.dumps(dict(one.split("=", 1) for one in settings.get("network_args") or []))
+        metadata |= composite_metadata([self.plan]) if self.plan else {}
+        network.save_weights(str(path), _DTYPES[self.options.save_precision], metadata)
+
+    def _sample(self, epoch: int | None, step: int) -> None:
+        """Pictures of the sample prompts, under the names that upstream gives them. Training's random numbers go on as
+        if there had been none."""
+        if not self.accelerator.is_main_process or not self.options.sample_prompts:
+            return
+        prompts = json.loads(Path(self.options.sample_prompts).read_text(encoding="utf-8"))
+        folder = self.stage.output_dir / "sample"
+        folder.mkdir(parents=True, exist_ok=True)
+        suffix = f"{step:06d}" if epoch is None else f"e{epoch:06d}"
+        with torch.random.fork_rng(), torch.no_grad():
+            for number, prompt in enumerate(prompts):
+                when = time.strftime("%Y%m%d%H%M%S")
+                picture = self.draw(prompt)
+                picture.save(folder / f"{self.stage.name}_{suffix}_{number:02d}_{when}_{prompt.get('seed', 0)}.png")
+
+    def draw(self, prompt: Mapping[str, Any]) -> Image.Image:
+        """One picture of a prompt as kohya's JSON prompt files hold them."""
+        width, height = (max(64, prompt.get(key, 512) // 8 * 8) for key in ("width", "height"))
+        with self.accelerator.autocast():
+            wanted, unwanted = (
+                self.text.encode(self.text_encoder, self.text.ids([text]).to(self.accelerator.device))
+                for text in (prompt.get("prompt", ""), prompt.get("negative_prompt") or "")
+            )
+            self.pipeline.scheduler = getattr(diffusers, _SAMPLERS[self.options.sample_sampler])(**NOISE)
+            return self.pipeline(
+                prompt_embeds=wanted,
+                negative_prompt_embeds=unwanted,
+                width=width,
+                height=height,
+                num_inference_steps=prompt.get("sample_steps", 30),
+                guidance_scale=prompt.get("scale", 7.5),
+                generator=torch.Generator().manual_seed(prompt.get("seed", 0)),
+            ).images[0]
+
+
+def _alone(samples: Sequence[Any]) -> Any:
+    """The loader's one sample, which is a batch already."""
+    [batch] = samples
+    return batch

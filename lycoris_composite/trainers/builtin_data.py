@@ -1,0 +1,131 @@
+"""A stage's images and captions to batches of latents and token ids, for the embedded trainer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from lycoris_composite import images
+from lycoris_composite.captions import Budget, PanelCaption, single_caption
+from lycoris_composite.characters import Subset
+from lycoris_composite.compose import join_panels
+from lycoris_composite.layout import Canvas, Size, bucket_of
+from lycoris_composite.pairing import generator
+from lycoris_composite.plan import Composite, Plan
+
+
+@dataclass(frozen=True)
+class StagePanel:
+    """An image at the size that training sees; a single image is one panel."""
+
+    path: str
+    size: Size
+    flipped: bool
+
+
+class Singles:
+    """Single images in upstream's buckets, in batches of one size, mixed anew every epoch."""
+
+    def __init__(self, subsets: Sequence[Subset], canvas: Canvas, batch_size: int, seed: int) -> None:
+        self._items = [(s, i) for s in subsets for i in s.images for _ in range(s.repeats)]
+        self._sizes = [bucket_of(image.size, canvas) for _, image in self._items]
+        self._batch_size, self._seed = batch_size, seed
+        self.batches = sum(-(-self._sizes.count(size) // batch_size) for size in set(self._sizes))
+
+    def panels(self) -> set[StagePanel]:
+        flips = [(False, True) if subset.flip_aug else (False,) for subset, _ in self._items]
+        items = zip(self._items, self._sizes, flips, strict=True)
+        return {StagePanel(image.path, size, flipped) for (_, image), size, flips in items for flipped in flips}
+
+    def batch(self, epoch: int, number: int) -> list[tuple[list[StagePanel], str]]:
+        chosen = self._epoch(epoch)[number]
+        rng = generator(self._seed, epoch, number, "single")
+        return [self._sample(place, rng, epoch) for place in chosen]
+
+    def _sample(self, place: int, rng: random.Random, epoch: int) -> tuple[list[StagePanel], str]:
+        subset, image = self._items[place]
+        flipped = subset.flip_aug and rng.random() < 0.5
+        caption = PanelCaption(image.caption or subset.class_tokens or "", "", subset.rules)
+        return [StagePanel(image.path, self._sizes[place], flipped)], single_caption(caption, rng, epoch)
+
+    def _epoch(self, epoch: int) -> list[list[int]]:
+        rng = generator(self._seed, epoch, 0, "single order")
+        batches = []
+        for size in sorted(set(self._sizes)):
+            places = [place for place, own in enumerate(self._sizes) if own == size]
+            rng.shuffle(places)
+            batches += [places[start : start + self._batch_size] for start in range(0, len(places), self._batch_size)]
+        return batches
+
+
+class Composites:
+    """The plan's composites."""
+
+    def __init__(self, plan: Plan, budget: Budget) -> None:
+        self._plan, self._budget = plan, budget
+        self.batches = plan.batches
+
+    def panels(self) -> set[StagePanel]:
+        found = set()
+        for number, character in enumerate(self._plan.characters):
+            for place, image in enumerate(character.images):
+                flips = (False, True) if character.subset.flip_aug else (False,)
+                sizes = self._plan.panel_sizes(number, place)
+                found |= {StagePanel(image.path, size, flipped) for size in sizes for flipped in flips}
+        return found
+
+    def batch(self, epoch: int, number: int) -> list[tuple[list[StagePanel], str]]:
+        composites = [self._plan.composite(epoch, index) for index in self._plan.batch(epoch, number)]
+        return [self._sample(composite, epoch) for composite in composites]
+
+    def _sample(self, composite: Composite, epoch: int) -> tuple[list[StagePanel], str]:
+        panels = [StagePanel(panel.image.path, panel.size, panel.flipped) for panel in composite.panels]
+        return panels, self._plan.caption(composite, epoch, budget=self._budget)
+
+
+class Batches(Dataset):
+    """Batches as the loop takes them: latents (B, 4, h, w), token ids (B, chunks, 77), captions."""
+
+    def __init__(self, source: Singles | Composites, latents: Mapping[StagePanel, torch.Tensor], ids: Callable) -> None:
+        self._source, self._latents, self._ids = source, latents, ids
+        self.epoch = torch.ones((), dtype=torch.int64).share_memory_()  # which persistent workers see change
+
+    def __len__(self) -> int:
+        return self._source.batches
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        samples = self._source.batch(int(self.epoch), number)
+        joined = [join_panels([self._latents[panel] for panel in panels], concatenate=torch.cat) for panels, _ in samples]
+        captions = [caption for _, caption in samples]
+        return {"latents": torch.stack(joined), "input_ids": self._ids(captions), "captions": captions}
+
+
+def encoded(panels: Sequence[StagePanel], vae: AutoencoderKL, device: torch.device) -> dict[StagePanel, torch.Tensor]:
+    """Each panel's latents, unscaled as upstream caches them."""
+    found = {}
+    for panel in tqdm(panels, desc="caching latents"):
+        picture = torch.from_numpy(_picture(panel)).permute(2, 0, 1)[None].to(device, vae.dtype) / 127.5 - 1
+        found[panel] = vae.encode(picture).latent_dist.sample()[0].float().cpu()
+    return found
+
+
+def _picture(panel: StagePanel) -> np.ndarray:
+    """uint8 (height, width, 3): scaled until it covers the panel, then cut at the middle, as upstream does."""
+    image = Image.fromarray(images.read_image(panel.path))
+    scale = max(own / now for own, now in zip(panel.size, image.size, strict=True))
+    covering = tuple(int(now * scale + 0.5) for now in image.size)
+    if covering != image.size:
+        smaller = covering[0] <= image.width and covering[1] <= image.height
+        image = image.resize(covering, Image.Resampling.BOX if smaller else Image.Resampling.LANCZOS)
+    left, top = ((now - own) // 2 for now, own in zip(covering, panel.size, strict=True))
+    picture = np.asarray(image)[top : top + panel.size[1], left : left + panel.size[0]]
+    return np.ascontiguousarray(picture[:, ::-1] if panel.flipped else picture)

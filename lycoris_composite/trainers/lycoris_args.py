@@ -1,0 +1,28 @@
+"""What a network's arguments may be, asked of the installed LyCORIS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lycoris_composite.errors import UserError, nearest
+
+
+def check_network_args(settings: Mapping[str, Any], where: str) -> None:
+    """Raises UserError for a LyCORIS argument or algorithm that the installed version does not have. LyCORIS
+    itself ignores the one (`agol=loha` trains LoCon) and raises a bare KeyError for the other."""
+    if settings.get("network_module") != "lycoris.kohya":
+        return
+    from lycoris.kohya import create_network
+    from lycoris.wrapper import deprecated_arg_dict, network_module_dict
+
+    # The names that create_network asks its keywords for stand in its code; there is no list of them.
+    known = {name for name in create_network.__code__.co_consts if isinstance(name, str) and name.isidentifier()}
+    known |= deprecated_arg_dict.keys()
+    for argument in settings.get("network_args") or []:
+        key, _, value = str(argument).partition("=")
+        if key not in known:
+            raise UserError(f"{where}, network_args {key}: unknown to LyCORIS{nearest(key, known) or '; remove it.'}")
+        if key == "algo" and value.lower() not in network_module_dict:
+            hint = nearest(value, network_module_dict) or f"; choose one of {', '.join(network_module_dict)}."
+            raise UserError(f'{where}, network_args algo: "{value}" is no LyCORIS algorithm{hint}')

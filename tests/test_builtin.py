@@ -1,0 +1,103 @@
+"""The embedded trainer, alone: it needs no sd-scripts. That it agrees with sd-scripts is tests/trainer/test_builtin.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("diffusers", reason='needs `pip install ".[builtin]"`')
+pytest.importorskip("lycoris", reason='needs `pip install ".[builtin]"`')
+from safetensors import safe_open
+
+from lycoris_composite.errors import UserError
+from lycoris_composite.trainers.builtin import Builtin
+from tests.world import World, make_world
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return make_world(tmp_path_factory.mktemp("embedded"))
+
+
+def header(path: Path) -> tuple[set[str], dict[str, str]]:
+    with safe_open(path, "pt") as file:
+        return set(file.keys()), file.metadata()
+
+
+def test_both_stages_and_their_samples(embedded: World, tmp_path: Path) -> None:
+    run = embedded.train(
+        tmp_path, "--cpu", "--learning_rate", "1e-3", max_train_steps=4, save_every_n_epochs=1, sample_every_n_steps=4
+    )
+    assert run.code == 0
+    files = {path.name for path in (tmp_path / "out").glob("*.safetensors")}
+    assert {"cg3-stage1.safetensors", "cg3.safetensors"} <= files
+    keys, metadata = header(tmp_path / "out" / "cg3.safetensors")
+    assert any(key.startswith("lora_te_") for key in keys)
+    assert any(key.startswith("lora_unet_") and key.endswith(".hada_w1_a") for key in keys)
+    assert json.loads(metadata["ss_composite_characters"])[0][0]["trigger"] == "mio"
+    assert metadata["ss_learning_rate"] == "0.001"
+    names = sorted(path.name[: len("cg3-stage1_000004")] for path in (tmp_path / "out" / "sample").iterdir())
+    assert names == ["cg3-stage1_000004", names[1]]
+    assert names[1].startswith("cg3_000004")
+
+
+def test_stage_2_starts_from_stage_1s_weights(embedded: World, tmp_path: Path) -> None:
+    assert embedded.train(tmp_path, "--cpu", max_train_steps=2).code == 0
+    config = embedded.train(
+        tmp_path, "--cpu", "--stage", "2", "--set", "composite.stage2.learning_rate=1e-12", max_train_steps=1
+    )
+    assert config.code == 0
+    with (
+        safe_open(tmp_path / "out" / "cg3-stage1.safetensors", "pt") as first,
+        safe_open(tmp_path / "out" / "cg3.safetensors", "pt") as second,
+    ):
+        assert set(first.keys()) == set(second.keys())
+        assert all((first.get_tensor(key) - second.get_tensor(key)).abs().max() < 1e-6 for key in first.keys())  # noqa: SIM118
+
+
+def test_two_processes_save_one_network(embedded: World, tmp_path: Path) -> None:
+    run = embedded.train(tmp_path, processes=2)
+    assert run.code == 0
+    assert (tmp_path / "out" / "cg3.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"min_snr_gamma": 5}, "c.toml min_snr_gamma: not in the built-in trainer; remove it, or use sd-scripts."),
+        ({"learnin_rate": 1}, "c.toml learnin_rate: not in the built-in trainer; did you mean"),
+        ({"gradient_checkpointing": True}, "gradient_checkpointing: not in the built-in trainer; turn it off"),
+        ({"network_module": "networks.lora"}, "network_module: the built-in trainer only has 'lycoris.kohya'"),
+    ],
+)
+def test_what_it_leaves_out_is_refused_by_name(options: dict, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        Builtin().check_options(options, "c.toml")
+    assert message in str(error.value)
+
+
+def test_an_option_that_is_switched_off_is_no_obstacle() -> None:
+    Builtin().check_options({"gradient_checkpointing": False, "xformers": False, "v2": False}, "c.toml")
+
+
+def test_flags_are_typed_as_the_file_is() -> None:
+    given = Builtin().given_flags(["--learning_rate", "1e-4", "--flip_aug", "--output_name=it", "--resolution", "64,64"])
+    assert given == {"learning_rate": 1e-4, "flip_aug": True, "output_name": "it", "resolution": "64,64"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"cache_latents": None}, "cache_latents: the built-in trainer only has True; set that, or use sd-scripts."),
+        ({"composite": {"join": "pixel"}}, 'join: the built-in trainer only has "latent"; set that, or use sd-scripts.'),
+        ({"sample_sampler": "heun"}, "sample_sampler: the built-in trainer has ddim"),
+        ({"network_args": ["algo=lohaa"]}, '"lohaa" is no LyCORIS algorithm; did you mean "loha"?'),
+    ],
+)
+def test_a_config_it_cannot_train_is_one_sentence(embedded: World, tmp_path: Path, changes: dict, message: str) -> None:
+    run = embedded.train(tmp_path, "--cpu", **changes)
+    assert run.code == 2
+    assert message in run.output
+    assert "Traceback" not in run.output

@@ -1,0 +1,100 @@
+"""A small world to train in from the command line."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import toml
+
+from tests import tiny
+from tests.helpers import ROOT
+
+
+@dataclass
+class Run:
+    """A finished command."""
+
+    code: int
+    output: str
+    folder: Path
+
+
+@dataclass
+class World:
+    """A folder with a tiny model, CLIP's tokenizer, drawn characters and a config for them."""
+
+    folder: Path
+    sd_scripts: Path | None
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def write_config(self, folder: Path, **changes: Any) -> Path:
+        """The base config with settings changed; a key set to None is left out, a table is merged."""
+        composite = {"stage2": {"train_batch_size": 2, "resolution": "192,192"}, **changes.pop("composite", {})}
+        if self.sd_scripts is None:
+            composite["trainer"] = "builtin"
+        settings = {key: value for key, value in {**self.config, **changes}.items() if value is not None}
+        path = folder / "cg3.toml"
+        path.write_text(toml.dumps({"settings": {**settings, "output_dir": str(folder / "out")}, "composite": composite}))
+        return path
+
+    def train(self, folder: Path, *flags: str, processes: int = 1, env: dict[str, str] | None = None, **changes: Any) -> Run:
+        """Both stages by train_composite.py. Several processes by torchrun: accelerate 1.6 starts one with --cpu."""
+        config = self.write_config(folder, **changes)
+        start = [str(ROOT / "train_composite.py")]
+        if processes > 1:
+            start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), *start]
+            flags = (*flags, "--cpu")
+        if self.sd_scripts is not None:
+            flags = ("--sd_scripts", str(self.sd_scripts), *flags)
+        return self.command(folder, *start, "--config", str(config), *flags, env=env)
+
+    def command(self, folder: Path, *arguments: str, env: dict[str, str] | None = None) -> Run:
+        """`python ARGUMENTS` in a folder; a traceback in the output is shown when a test fails."""
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **(env or {})}
+        done = subprocess.run(
+            [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False
+        )
+        print(done.stdout[-6000:], done.stderr[-6000:])
+        return Run(done.returncode, done.stdout + done.stderr, folder)
+
+
+def make_world(folder: Path, sd_scripts: Path | None = None) -> World:
+    """A world in `folder`, a second or three of work. Without `sd_scripts` its config asks for the embedded trainer."""
+    tiny.make_model(folder / "model")
+    tiny.make_tokenizer_cache(folder / "tokenizer")
+    tiny.draw_characters(folder / "data", images=3, size=[(96, 96), (72, 108), (108, 72)])
+    prompts = folder / "prompts.json"
+    prompts.write_text('[{"prompt": "rin", "width": 64, "height": 64, "sample_steps": 2, "seed": 1}]')
+    config = {
+        "pretrained_model_name_or_path": str(folder / "model"),
+        "tokenizer_cache_dir": str(folder / "tokenizer"),
+        "train_data_dir": str(folder / "data"),
+        "network_module": "lycoris.kohya",
+        "network_args": ["conv_dim=0", "conv_alpha=16", "algo=loha"],
+        "network_dim": 4,
+        "network_alpha": 1,
+        "learning_rate": 5e-4,
+        "optimizer_type": "AdamW",
+        "resolution": "128,128",
+        "enable_bucket": True,
+        "min_bucket_reso": 64,
+        "keep_tokens": 1,
+        "shuffle_caption": True,
+        "caption_extension": ".txt",
+        "cache_latents": True,
+        "train_batch_size": 2,
+        "max_train_steps": 3,
+        "max_token_length": 225,
+        "max_data_loader_n_workers": 0,
+        "sdpa": True,
+        "mixed_precision": "no",
+        "output_name": "cg3",
+        "seed": 42,
+        "sample_prompts": str(prompts),
+    }
+    return World(folder, sd_scripts, config)
