@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline
-from transformers import CLIPTextModel, CLIPTokenizer
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from lycoris_composite.captions import Budget
 from lycoris_composite.errors import UserError
@@ -84,31 +84,22 @@ def _load_tokenizer(path: Path, cache: str | None) -> CLIPTokenizer:
 
 
 def _write_sd15_config(folder: Path) -> None:
-    """What diffusers would download to know a single file's shapes. What is missing here are its classes' defaults,
-    which are SD 1.x's."""
-    text = {"vocab_size": 49408, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "projection_dim": 768}
-    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
-    vae = {"block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "latent_channels": 4, **blocks}
+    """What diffusers would download to know a single file's shapes. Where it is silent, the classes' defaults are
+    SD 1.x's."""
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4}
+    text = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads": 12, "projection_dim": 768}
+    with torch.device("meta"):  # for the configs alone; no weights are made
+        UNet2DConditionModel(sample_size=64, cross_attention_dim=768).save_config(folder / "unet")
+        vae = AutoencoderKL(sample_size=512, block_out_channels=(128, 256, 512, 512), layers_per_block=2, **blocks)
+    vae.save_config(folder / "vae")
+    CLIPTextConfig(**text, architectures=["CLIPTextModel"]).save_pretrained(folder / "text_encoder")
+    DDIMScheduler(**NOISE, clip_sample=False, steps_offset=1).save_config(folder / "scheduler")
     parts = {
-        "model_index": {
-            "_class_name": "StableDiffusionPipeline",
-            "scheduler": ["diffusers", "DDIMScheduler"],
-            "text_encoder": ["transformers", "CLIPTextModel"],
-            "tokenizer": ["transformers", "CLIPTokenizer"],
-            "unet": ["diffusers", "UNet2DConditionModel"],
-            "vae": ["diffusers", "AutoencoderKL"],
-        },
-        "scheduler/scheduler_config": {"_class_name": "DDIMScheduler", **NOISE},
-        "text_encoder/config": {
-            "architectures": ["CLIPTextModel"],
-            "model_type": "clip_text_model",
-            "num_attention_heads": 12,
-            **text,
-        },
-        "unet/config": {"_class_name": "UNet2DConditionModel", "sample_size": 64, "cross_attention_dim": 768},
-        "vae/config": {"_class_name": "AutoencoderKL", "sample_size": 512, **vae},
+        "scheduler": ("diffusers", "DDIMScheduler"),
+        "text_encoder": ("transformers", "CLIPTextModel"),
+        "tokenizer": ("transformers", "CLIPTokenizer"),
+        "unet": ("diffusers", "UNet2DConditionModel"),
+        "vae": ("diffusers", "AutoencoderKL"),
     }
-    for name, values in parts.items():
-        path = folder / f"{name}.json"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(values), encoding="utf-8")
+    index = {"_class_name": "StableDiffusionPipeline", **parts}
+    (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")

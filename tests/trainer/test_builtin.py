@@ -37,3 +37,32 @@ def test_it_agrees_with_sd_scripts(world: World, tmp_path: Path, changes: dict) 
         assert own["loss"] == pytest.approx(upstream["loss"], rel=1e-4)
     learned = [record["loss"] for record in records["builtin"]]
     assert len(set(learned)) == len(learned)
+
+
+def test_a_single_file_holds_the_same_model(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Written by sd-scripts as it writes SD 1.x, but narrow: a real one has two gigabytes."""
+    monkeypatch.syspath_prepend(str(world.sd_scripts))
+    from diffusers import StableDiffusionPipeline
+    from library import model_util
+
+    from lycoris_composite.trainers import builtin_model
+
+    parts = StableDiffusionPipeline.from_pretrained(world.folder / "model", tokenizer=None)
+    file = tmp_path / "model.safetensors"
+    model_util.save_stable_diffusion_checkpoint(
+        False, str(file), parts.text_encoder, parts.unet, None, 0, 0, None, torch.float32, parts.vae
+    )
+    wide = builtin_model._write_sd15_config
+
+    def narrow(folder: Path) -> None:
+        wide(folder)
+        for part in (parts.unet, parts.vae):
+            part.save_config(folder / ("unet" if part is parts.unet else "vae"))
+        parts.text_encoder.config.save_pretrained(folder / "text_encoder")
+
+    monkeypatch.setattr(builtin_model, "_write_sd15_config", narrow)
+    loaded = builtin_model.load_model(file, str(world.folder / "tokenizer"))
+    for name in ("unet", "vae", "text_encoder"):
+        before, after = getattr(parts, name).state_dict(), getattr(loaded, name).state_dict()
+        assert before.keys() == after.keys()
+        assert all(torch.equal(value, after[key]) for key, value in before.items())
