@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from lycoris_composite.captions import CaptionRules
 from lycoris_composite.characters import read_subset
-from lycoris_composite.config import parse_value
+from lycoris_composite.config import parse_value, read_toml
 from lycoris_composite.errors import UserError, nearest
 from lycoris_composite.metadata import composite_metadata
 from lycoris_composite.stages import Stage
@@ -78,7 +78,7 @@ _DEFAULTS: dict[str, Any] = {
     "sample_at_first": False,
 }
 _DATA_OPTIONS = {
-    *("train_data_dir", "resolution", "train_batch_size", "dataset_repeats", "caption_extension", "flip_aug"),
+    *("train_data_dir", "dataset_config", "resolution", "train_batch_size", "dataset_repeats", "caption_extension", "flip_aug"),
     *("enable_bucket", "bucket_reso_steps", "min_bucket_reso", "max_bucket_reso", "bucket_no_upscale"),
     *CaptionRules.__dataclass_fields__,
 }
@@ -239,20 +239,21 @@ class _Run:
 
     def _loader(self) -> DataLoader:
         options, stage = self.options, self.stage
-        [dataset] = datasets_of(stage.settings, stage.composite.aspect if stage.composite else "natural")
-        self.plan = None
-        if stage.composite is None:
-            subsets = [read_subset(subset) for subset in dataset.subsets]
-            source: Any = Singles(subsets, dataset.canvas, dataset.batch_size, options.seed)
-        else:
-            self.plan = plan_of(dataset, stage.composite, options.seed)
-            source = Composites(self.plan, self.text.budget())
-        panels = sorted(source.panels(), key=lambda panel: (panel.size, panel.path, panel.flipped))
+        datasets = datasets_of(stage.settings, stage.composite.aspect if stage.composite else "natural", _dataset_tables(stage))
+        self.plans, sources = [], []
+        for dataset in datasets:
+            if stage.composite is None:
+                subsets = [read_subset(subset) for subset in dataset.subsets]
+                sources.append(Singles(subsets, dataset.canvas, dataset.batch_size, options.seed))
+            else:
+                self.plans.append(plan_of(dataset, stage.composite, options.seed))
+                sources.append(Composites(self.plans[-1], self.text.budget()))
+        panels = sorted(set().union(*(source.panels() for source in sources)))
         with torch.no_grad():
             latents = encoded(panels, self.vae, self.accelerator.device)
         workers = min(options.max_data_loader_n_workers, os.cpu_count() or 1)
         persistent = bool(options.persistent_data_loader_workers and workers)
-        batches = Batches(source, latents, self.text.ids)
+        batches = Batches(sources, latents, self.text.ids)
         return DataLoader(batches, 1, True, collate_fn=_alone, num_workers=workers, persistent_workers=persistent)
 
     def _network(self) -> Any:
@@ -305,7 +306,7 @@ class _Run:
             "ss_composite_trainer": "builtin",
         }
         metadata["ss_network_args"] = json.dumps(dict(one.split("=", 1) for one in settings.get("network_args") or []))
-        metadata |= composite_metadata([self.plan]) if self.plan else {}
+        metadata |= composite_metadata(self.plans) if self.plans else {}
         network.save_weights(str(path), _DTYPES[self.options.save_precision], metadata)
 
     def _sample(self, epoch: int | None, step: int) -> None:
@@ -341,6 +342,18 @@ class _Run:
                 guidance_scale=prompt.get("scale", 7.5),
                 generator=torch.Generator().manual_seed(prompt.get("seed", 0)),
             ).images[0]
+
+
+def _dataset_tables(stage: Stage) -> dict[str, Any] | None:
+    """The stage's own dataset_config, where it has one. Its composite tables only repeat what the stage knows."""
+    if not stage.settings.get("dataset_config"):
+        return None
+    tables = read_toml(stage.dataset_config_file)
+    for dataset in tables["datasets"]:
+        dataset.pop("composite", None)
+        if any(subset.get("is_reg") for subset in dataset["subsets"]):
+            raise UserError(f"{stage.settings['dataset_config']}, is_reg: not in the built-in trainer; use sd-scripts.")
+    return tables
 
 
 def _alone(samples: Sequence[Any]) -> Any:

@@ -23,12 +23,12 @@ from lycoris_composite.pairing import generator
 from lycoris_composite.plan import Composite, Plan
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class StagePanel:
     """An image at the size that training sees; a single image is one panel."""
 
-    path: str
     size: Size
+    path: str
     flipped: bool
 
 
@@ -44,7 +44,7 @@ class Singles:
     def panels(self) -> set[StagePanel]:
         flips = [(False, True) if subset.flip_aug else (False,) for subset, _ in self._items]
         items = zip(self._items, self._sizes, flips, strict=True)
-        return {StagePanel(image.path, size, flipped) for (_, image), size, flips in items for flipped in flips}
+        return {StagePanel(size, image.path, flipped) for (_, image), size, flips in items for flipped in flips}
 
     def batch(self, epoch: int, number: int) -> list[tuple[list[StagePanel], str]]:
         chosen = self._epoch(epoch)[number]
@@ -55,7 +55,7 @@ class Singles:
         subset, image = self._items[place]
         flipped = subset.flip_aug and rng.random() < 0.5
         caption = PanelCaption(image.caption or subset.class_tokens or "", "", subset.rules)
-        return [StagePanel(image.path, self._sizes[place], flipped)], single_caption(caption, rng, epoch)
+        return [StagePanel(self._sizes[place], image.path, flipped)], single_caption(caption, rng, epoch)
 
     def _epoch(self, epoch: int) -> list[list[int]]:
         rng = generator(self._seed, epoch, 0, "single order")
@@ -80,7 +80,7 @@ class Composites:
             for place, image in enumerate(character.images):
                 flips = (False, True) if character.subset.flip_aug else (False,)
                 sizes = self._plan.panel_sizes(number, place)
-                found |= {StagePanel(image.path, size, flipped) for size in sizes for flipped in flips}
+                found |= {StagePanel(size, image.path, flipped) for size in sizes for flipped in flips}
         return found
 
     def batch(self, epoch: int, number: int) -> list[tuple[list[StagePanel], str]]:
@@ -88,22 +88,30 @@ class Composites:
         return [self._sample(composite, epoch) for composite in composites]
 
     def _sample(self, composite: Composite, epoch: int) -> tuple[list[StagePanel], str]:
-        panels = [StagePanel(panel.image.path, panel.size, panel.flipped) for panel in composite.panels]
+        panels = [StagePanel(panel.size, panel.image.path, panel.flipped) for panel in composite.panels]
         return panels, self._plan.caption(composite, epoch, budget=self._budget)
 
 
 class Batches(Dataset):
-    """Batches as the loop takes them: latents (B, 4, h, w), token ids (B, chunks, 77), captions."""
+    """Batches as the loop takes them: latents (B, 4, h, w), token ids (B, chunks, 77), captions. Those of several
+    datasets follow one another, as in upstream's DatasetGroup."""
 
-    def __init__(self, source: Singles | Composites, latents: Mapping[StagePanel, torch.Tensor], ids: Callable) -> None:
-        self._source, self._latents, self._ids = source, latents, ids
+    def __init__(
+        self,
+        sources: Sequence[Singles | Composites],
+        latents: Mapping[StagePanel, torch.Tensor],
+        ids: Callable[[Sequence[str]], torch.Tensor],
+    ) -> None:
+        self._numbers = [(source, number) for source in sources for number in range(source.batches)]
+        self._latents, self._ids = latents, ids
         self.epoch = torch.ones((), dtype=torch.int64).share_memory_()  # which persistent workers see change
 
     def __len__(self) -> int:
-        return self._source.batches
+        return len(self._numbers)
 
-    def __getitem__(self, number: int) -> dict[str, Any]:
-        samples = self._source.batch(int(self.epoch), number)
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        source, number = self._numbers[index]
+        samples = source.batch(int(self.epoch), number)
         joined = [join_panels([self._latents[panel] for panel in panels], concatenate=torch.cat) for panels, _ in samples]
         captions = [caption for _, caption in samples]
         return {"latents": torch.stack(joined), "input_ids": self._ids(captions), "captions": captions}

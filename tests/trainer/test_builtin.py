@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import toml
 import torch
 
 from tests.world import World
@@ -19,17 +21,28 @@ from tests.world import World
 )  # fmt: skip
 def test_it_agrees_with_sd_scripts(world: World, tmp_path: Path, changes: dict) -> None:
     """The same captions, token ids and latents in both stages, and the same losses while the network learns."""
-    changes = {"max_train_steps": 4, "shuffle_caption": None, "sample_prompts": None, "network_args": ["algo=loha"], **changes}
+    agree(recorded(world, tmp_path, max_train_steps=4, **changes), steps=8)
+
+
+def recorded(world: World, tmp_path: Path, **changes: Any) -> dict[str, list[dict]]:
+    """What each trainer trained on."""
+    # Shuffling and flips of single images come from Python's global generator upstream; those of composites from the plan.
+    second = {"flip_aug": True, "shuffle_caption": True, "resolution": "192,192", "train_batch_size": 2}
+    changes = {"shuffle_caption": None, "sample_prompts": None, "network_args": ["algo=loha"], **changes}
     records = {}
     for trainer in ("train_network", "builtin"):
         folder = tmp_path / trainer
         folder.mkdir()
-        config = world.write_config(folder, composite={"trainer": trainer}, **changes)
+        config = world.write_config(folder, composite={"trainer": trainer, "stage2": second}, **changes)
         script = str(Path(__file__).with_name("recording.py"))
         run = world.command(folder, script, str(folder / "record.pt"), str(world.sd_scripts), "--config", str(config), "--cpu")
         assert run.code == 0
         records[trainer] = torch.load(folder / "record.pt", weights_only=True)
-    assert len(records["builtin"]) == len(records["train_network"]) == 8
+    return records
+
+
+def agree(records: dict[str, list[dict]], steps: int) -> None:
+    assert len(records["builtin"]) == len(records["train_network"]) == steps
     for own, upstream in zip(records["builtin"], records["train_network"], strict=True):
         assert own["captions"] == upstream["captions"]
         assert torch.equal(own["ids"], upstream["ids"].view_as(own["ids"]))
@@ -37,6 +50,23 @@ def test_it_agrees_with_sd_scripts(world: World, tmp_path: Path, changes: dict) 
         assert own["loss"] == pytest.approx(upstream["loss"], rel=1e-4)
     learned = [record["loss"] for record in records["builtin"]]
     assert len(set(learned)) == len(learned)
+
+
+def test_it_agrees_on_a_dataset_config(world: World, tmp_path: Path) -> None:
+    """Two datasets, so that of three characters only two pairs meet."""
+    names = [path.name for path in sorted((world.folder / "data").iterdir())]
+    subsets = [[{"image_dir": str(world.folder / "data" / name)} for name in pair] for pair in (names[:2], names[1:])]
+    source = {
+        "general": {"caption_extension": ".txt", "keep_tokens": 1},
+        "datasets": [{"batch_size": 2, "subsets": own} for own in subsets],
+    }
+    path = tmp_path / "datasets.toml"
+    path.write_text(toml.dumps(source))
+    records = recorded(world, tmp_path, dataset_config=str(path), train_data_dir=None, max_train_steps=6)
+    agree(records, steps=12)
+    together = {caption.split("/COMPOSITE")[0] for record in records["builtin"][6:] for caption in record["captions"]}
+    assert len(together) > 2
+    assert not {"mio/uzuki", "uzuki/mio"} & together
 
 
 def test_a_single_file_holds_the_same_model(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
