@@ -94,6 +94,9 @@ def test_flags_are_typed_as_the_file_is() -> None:
         ({"cache_latents": None}, "cache_latents: the built-in trainer only has True; set that, or use sd-scripts."),
         ({"composite": {"join": "pixel"}}, 'join: the built-in trainer only has "latent"; set that, or use sd-scripts.'),
         ({"sample_sampler": "heun"}, "sample_sampler: the built-in trainer has ddim"),
+        ({"optimizer_type": "Prodigy"}, "optimizer_type: the built-in trainer has adamw, adamw8bit; choose one"),
+        ({"lr_scheduler": "rex"}, "lr_scheduler: the built-in trainer has constant"),
+        ({"sample_prompts": "mine.txt"}, "sample_prompts: the built-in trainer reads .json"),
         ({"network_args": ["algo=lohaa"]}, '"lohaa" is no LyCORIS algorithm; did you mean "loha"?'),
     ],
 )

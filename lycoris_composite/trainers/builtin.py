@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -101,7 +102,14 @@ _SAMPLERS = {
     "k_euler_a": "EulerAncestralDiscreteScheduler",
     "dpmsolver++": "DPMSolverMultistepScheduler",
 }
-_DTYPES = {"no": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16, "float": torch.float32, None: torch.float32}
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}  # float32 for any other precision
+_CHOICES = {
+    "optimizer_type": ("", "adamw", "adamw8bit"),
+    "lr_scheduler": ("constant", "constant_with_warmup", "linear", "cosine", "cosine_with_restarts", "polynomial"),
+    "mixed_precision": ("no", "fp16", "bf16"),
+    "save_precision": ("", "float", "fp16", "bf16"),
+    "sample_sampler": tuple(_SAMPLERS),
+}
 _KNOWN = {*_DEFAULTS, *_DATA_OPTIONS, *_OFF, *_ONLY}
 _IN_METADATA = (
     *("output_name", "learning_rate", "unet_lr", "text_encoder_lr", "lr_scheduler", "network_module", "network_dim"),
@@ -124,7 +132,7 @@ class Builtin:
                 raise UserError(f"{word}: belongs to no flag; write --key {word}.")
             else:
                 given[key], key = parse_value(word), None
-        self.check_options(given, "--")
+        self.check_options(given, "flag")
         return given
 
     def check_options(self, options: Mapping[str, Any], where: str) -> None:
@@ -144,8 +152,16 @@ class Builtin:
         self.check_options({**{key: _DEFAULTS.get(key, value) for key, value in _ONLY.items()}, **stage.settings}, where)
         if stage.composite is not None and stage.composite.join != "latent":
             raise UserError(f'{where}, [composite] join: the built-in trainer only has "latent"; set that, or use sd-scripts.')
-        if stage.settings.get("sample_sampler", "ddim") not in _SAMPLERS:
-            raise UserError(f"{where} sample_sampler: the built-in trainer has {', '.join(_SAMPLERS)}; choose one of these.")
+        for key, choices in _CHOICES.items():
+            value = stage.settings.get(key, _DEFAULTS[key])
+            if (value or "").lower() not in choices:
+                known = ", ".join(filter(None, choices))
+                raise UserError(f"{where} {key}: the built-in trainer has {known}; choose one, or use sd-scripts for {value}.")
+        prompts = str(stage.settings.get("sample_prompts") or "")
+        if prompts and not prompts.endswith(".json"):
+            raise UserError(
+                f"{where} sample_prompts: the built-in trainer reads .json; write one, or leave it to the characters."
+            )
 
     def run_stage(self, stage: Stage, allow_pickle: bool = False) -> None:
         """Trains a stage. Pickled files are never loaded, so there is nothing to allow."""
@@ -164,54 +180,52 @@ class _Run:
         self.stage = stage
         self.options = SimpleNamespace(**{**_DEFAULTS, **stage.settings})
         self.accelerator = Accelerator(mixed_precision=self.options.mixed_precision)
-        self.dtype = _DTYPES[self.options.mixed_precision]
+        self.dtype = _DTYPES.get(self.options.mixed_precision, torch.float32)
+        self._losses: list[float] = []
         set_seed(self.options.seed)
 
     def train(self) -> None:
-        options, accelerator = self.options, self.accelerator
         self._load()
         loader = self._loader()
-        network = self._network()
-        optimizer = self._optimizer(network)
+        self.network = self._network()
+        optimizer = self._optimizer()
         steps = self._steps(len(loader))
-        total, warmup = steps * accelerator.num_processes, options.lr_warmup_steps
-        scheduler = get_scheduler(
-            options.lr_scheduler,
-            optimizer,
-            num_warmup_steps=int(warmup * total) if isinstance(warmup, float) else warmup,
-            num_training_steps=total,
-        )
-        optimizer, prepared, scheduler = accelerator.prepare(optimizer, loader, scheduler)
-        losses, step, epochs = [], 0, -(-steps // len(prepared))
-        progress = tqdm(total=steps, desc="steps", disable=not accelerator.is_main_process)
-        if options.sample_at_first:
+        scheduler = self._scheduler(optimizer, steps)
+        self.optimizer, prepared, self.scheduler = self.accelerator.prepare(optimizer, loader, scheduler)
+        progress = tqdm(total=steps, desc="steps", disable=not self.accelerator.is_main_process)
+        if self.options.sample_at_first:
             self._sample(0, 0)
+        epochs = -(-steps // len(prepared))
         for epoch in range(1, epochs + 1):
             loader.dataset.epoch.fill_(epoch)
-            for batch in prepared:
-                loss = self.loss(batch)
-                accelerator.backward(loss)
-                self._share_gradients(network)
-                if options.max_grad_norm:
-                    accelerator.clip_grad_norm_(network.get_trainable_params(), options.max_grad_norm)
-                optimizer.step()
-                scheduler.step()
-                optimizer.zero_grad(set_to_none=True)
-                step += 1
-                losses.append(float(loss.detach()))
-                progress.update()
-                progress.set_postfix(avr_loss=sum(losses) / len(losses))
-                if options.sample_every_n_steps and step % options.sample_every_n_steps == 0:
-                    self._sample(None, step)
-                if step >= steps:
-                    break
-            if options.save_every_n_epochs and epoch % options.save_every_n_epochs == 0 and epoch < epochs:
-                self._save(network, self.stage.output.with_stem(f"{self.stage.name}-{epoch:06d}"), step, epoch)
-            if options.sample_every_n_epochs and epoch % options.sample_every_n_epochs == 0:
-                self._sample(epoch, step)
+            for batch in islice(prepared, steps - len(self._losses)):
+                self._step(batch, progress)
+            if self._is_due("save_every_n_epochs", epoch) and epoch < epochs:
+                self._save(self.stage.output.with_stem(f"{self.stage.name}-{epoch:06d}"), len(self._losses), epoch)
+            if self._is_due("sample_every_n_epochs", epoch):
+                self._sample(epoch, len(self._losses))
         progress.close()
-        self._save(network, self.stage.output, step, epochs)
-        accelerator.wait_for_everyone()
+        self._save(self.stage.output, len(self._losses), epochs)
+        self.accelerator.wait_for_everyone()
+
+    def _step(self, batch: Mapping[str, Any], progress: tqdm) -> None:
+        loss = self.loss(batch)
+        self.accelerator.backward(loss)
+        self._share_gradients()
+        if self.options.max_grad_norm:
+            self.accelerator.clip_grad_norm_(self.network.get_trainable_params(), self.options.max_grad_norm)
+        self.optimizer.step()
+        self.scheduler.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._losses.append(float(loss.detach()))
+        progress.update()
+        progress.set_postfix(avr_loss=sum(self._losses) / len(self._losses))
+        if self._is_due("sample_every_n_steps", len(self._losses)):
+            self._sample(None, len(self._losses))
+
+    def _is_due(self, key: str, number: int) -> bool:
+        every = getattr(self.options, key)
+        return bool(every) and number % every == 0
 
     def loss(self, batch: Mapping[str, Any]) -> torch.Tensor:
         """Mean squared error of the predicted noise; noise and then timesteps are drawn, as upstream does."""
@@ -271,9 +285,9 @@ class _Run:
             network.load_weights(options.network_weights)
         return network.to(self.accelerator.device)
 
-    def _optimizer(self, network: Any) -> Any:
+    def _optimizer(self) -> torch.optim.Optimizer:
         options = self.options
-        found = network.prepare_optimizer_params(options.text_encoder_lr, options.unet_lr, options.learning_rate)
+        found = self.network.prepare_optimizer_params(options.text_encoder_lr, options.unet_lr, options.learning_rate)
         params = found[0] if isinstance(found, tuple) else found  # LyCORIS 4 gives descriptions of the groups too
         if options.optimizer_type.lower() == "adamw8bit":
             from bitsandbytes.optim import AdamW8bit
@@ -281,19 +295,24 @@ class _Run:
             return AdamW8bit(params, lr=options.learning_rate)
         return torch.optim.AdamW(params, lr=options.learning_rate)
 
+    def _scheduler(self, optimizer: torch.optim.Optimizer, steps: int) -> Any:
+        total, warmup = steps * self.accelerator.num_processes, self.options.lr_warmup_steps
+        warmup = int(warmup * total) if isinstance(warmup, float) else warmup
+        return get_scheduler(self.options.lr_scheduler, optimizer, num_warmup_steps=warmup, num_training_steps=total)
+
     def _steps(self, batches: int) -> int:
         if self.options.max_train_epochs is None:
             return self.options.max_train_steps
         return self.options.max_train_epochs * -(-batches // self.accelerator.num_processes)
 
-    def _share_gradients(self, network: Any) -> None:
+    def _share_gradients(self) -> None:
         """The network is called through the modules that it hooked, which DistributedDataParallel would not see."""
         if self.accelerator.num_processes > 1:
-            for parameter in network.parameters():
+            for parameter in self.network.parameters():
                 if parameter.grad is not None:
                     parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")
 
-    def _save(self, network: Any, path: Path, step: int, epoch: int) -> None:
+    def _save(self, path: Path, step: int, epoch: int) -> None:
         if not self.accelerator.is_main_process:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -307,7 +326,7 @@ class _Run:
         }
         metadata["ss_network_args"] = json.dumps(dict(one.split("=", 1) for one in settings.get("network_args") or []))
         metadata |= composite_metadata(self.plans) if self.plans else {}
-        network.save_weights(str(path), _DTYPES[self.options.save_precision], metadata)
+        self.network.save_weights(str(path), _DTYPES.get(self.options.save_precision, torch.float32), metadata)
 
     def _sample(self, epoch: int | None, step: int) -> None:
         """Pictures of the sample prompts, under the names that upstream gives them. Training's random numbers go on as
