@@ -1,0 +1,68 @@
+"""The main job on a machine that has nothing: `python examples/cg3_mini/demo.py`.
+
+Trains three drawn characters, first alone and then as composites, asks for two of them at once before and after, and
+leaves a picture and a table in output/cg3_mini. sd-scripts trains where it is found or can be cloned, else the
+embedded trainer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import draw_data
+import experiment
+import sheet
+
+from lycoris_composite import checkout
+from lycoris_composite.errors import UserError
+
+SEED = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("output/cg3_mini"), help="(default: %(default)s)")
+    parser.add_argument("--trainer", choices=("train_network", "builtin"), help="(default: sd-scripts if it can be had)")
+    parser.add_argument("--count", type=int, default=48, help="pictures asked for and scored, each way (default: %(default)s)")
+    args = parser.parse_args()
+    start = time.monotonic()
+    trainer = args.trainer or _trainer()
+    say = lambda text: print(f"\n== {text} ({time.monotonic() - start:.0f} s)", flush=True)  # noqa: E731
+    say("training both stages")
+    first, second = experiment.train(args.output, trainer)
+    wanted = experiment.requests(args.count, SEED)
+    plain = experiment.requests(args.count, SEED, marked=False)
+    shown, rows = {}, {}
+    for name, lora, requests in (
+        ("before: stage 1 alone", first, wanted),
+        ("after: stage 2", second, wanted),
+        ("after, COMPOSITE unwanted", second, plain),
+    ):
+        say(f"drawing {len(requests)} pictures, {name}")
+        shown[name] = experiment.draw(lora, requests, SEED)
+        rows[name] = experiment.tally(shown[name], requests)
+    picture = sheet.save(args.output, draw_data.SEED, shown, wanted)
+    print(f"\n{experiment.table(rows)}\n")
+    say(f"done with {'the embedded trainer' if trainer == 'builtin' else 'sd-scripts'}; open {picture}")
+
+
+def _trainer() -> str:
+    """sd-scripts where a checkout is found or can be made, else the embedded trainer; and says which."""
+    try:
+        print(f"trainer: sd-scripts in {checkout.find(None)}")
+        return "train_network"
+    except UserError as error:
+        print(f"no sd-scripts yet: {error}")
+    try:
+        for line in checkout.setup(checkout.PUBLIC_URL, checkout.DEFAULT_REF, checkout.default_folder()):
+            print(line)
+        return "train_network"
+    except UserError as error:
+        print(f"trainer: the embedded one, because sd-scripts cannot be had ({error})")
+        return "builtin"
+
+
+if __name__ == "__main__":
+    main()

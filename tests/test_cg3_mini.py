@@ -1,0 +1,127 @@
+"""The miniature's world, its cut of CLIP's vocabulary, its data and what its scorer concludes."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lycoris_composite import config
+from lycoris_composite.subsets import datasets_of, plan_of
+from tests.helpers import ROOT
+
+FOLDER = ROOT / "examples" / "cg3_mini"
+
+
+@pytest.fixture(autouse=True)
+def on_the_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.syspath_prepend(str(FOLDER))
+    yield
+    for name in {path.stem for path in FOLDER.glob("*.py")}:
+        sys.modules.pop(name, None)
+
+
+def test_a_seed_draws_one_picture():
+    import world
+
+    def drawn(seed: int) -> np.ndarray:
+        rng = random.Random(seed)
+        return np.asarray(world.draw([world.random_figure(rng) for _ in range(2)], "beach", rng))
+
+    assert drawn(1).shape == (64, 128, 3)
+    assert (drawn(1) == drawn(1)).all()
+    assert (drawn(1) != drawn(2)).any()
+
+
+def test_the_base_models_people_are_none_of_the_named():
+    import world
+
+    rng = random.Random(0)
+    strangers = {world.random_figure(rng).identity[:4] for _ in range(20_000)}
+    assert len(strangers) > 400
+    assert not strangers & {identity[:4] for identity in world.CHARACTERS.values()}
+
+
+def test_every_tag_changes_the_picture():
+    """One field at a time, all else and the draw of the rest the same."""
+    from dataclasses import replace
+
+    import world
+
+    figure = world.Figure("red", "long hair", "blue", "dress", "", "smile", "arms down")
+    plain = np.asarray(world.draw([figure], "white background", random.Random(1)), int)
+    for name, values in world.CHOICES.items():
+        for value in set(values) - {getattr(figure, name)}:
+            other = np.asarray(world.draw([replace(figure, **{name: value})], "white background", random.Random(1)), int)
+            assert np.abs(other - plain).max() > 40, (name, value)
+
+
+def test_an_empty_slot_shows_the_background_alone():
+    import world
+
+    rng = random.Random(0)
+    picture = np.asarray(world.draw([None, world.character("rin", rng)], "white background", rng))
+    assert len(np.unique(picture[:, :64].reshape(-1, 3), axis=0)) == 1
+    assert len(np.unique(picture[:, 64:].reshape(-1, 3), axis=0)) > 100
+
+
+def test_the_cut_vocabulary_spells_as_clips_does(tmp_path: Path):
+    pytest.importorskip("transformers", reason='needs `pip install ".[builtin]"`')
+    import base
+    import world
+    from transformers import CLIPTokenizer
+
+    from tests import tiny
+
+    base.write_tokenizer(tmp_path / "cut")
+    cut = base.load_tokenizer(tmp_path / "cut")
+    whole = CLIPTokenizer.from_pretrained(tiny.make_tokenizer_cache(tmp_path / "whole") / base.TOKENIZER)
+    rng = random.Random(0)
+    for _ in range(100):
+        scene = [world.random_figure(rng) for _ in range(rng.randint(1, 3))], rng.choice(world.BACKGROUNDS)
+        text = f"uzuki/rin/COMPOSITE, {world.caption(*scene)}, mio"
+        assert cut.tokenize(text) == whole.tokenize(text)
+        assert len(cut.tokenize(text)) <= 75
+    assert len(cut) < 1000
+    assert cut.decode(cut("zebra!").input_ids, skip_special_tokens=True).replace(" ", "") == "zebra!"
+
+
+def test_the_config_finds_the_drawn_characters(tmp_path: Path):
+    import draw_data
+
+    settings = config.load(FOLDER / "cg3_mini.toml")
+    folder = draw_data.draw_data(tmp_path / "data")
+    kohya = {**settings.kohya, **settings.stage2, "train_data_dir": str(folder)}
+    [dataset] = datasets_of(kohya, settings.composite.aspect)
+    plan = plan_of(dataset, settings.composite, 42)
+    assert [(c.trigger, len(c.images)) for c in plan.characters] == [("mio", 12), ("rin", 12), ("uzuki", 12)]
+    assert plan.sizes == ((128, 64),)
+    caption = plan.caption(plan.composite(1, 0), 1)
+    assert "/COMPOSITE, " in caption
+    assert "hair" not in caption  # who it is, is the trigger word's to say
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "kind"),
+    [
+        ("rin", "uzuki", "both"),
+        ("uzuki", "rin", "both"),
+        ("rin", "rin", "clone"),
+        ("rin", ("black", "twintails", "yellow", "dress", "ribbon"), "blend"),
+        ("rin", None, "missing"),
+        ("rin", ("red", "short hair", "white", "shirt", ""), "missing"),
+        ("rin", "mio", "missing"),
+        ("mio", ("pink", "long hair", "green", "dress", "ribbon"), "missing"),
+    ],
+)
+def test_the_scorers_verdicts(left, right, kind):
+    pytest.importorskip("torch", reason='needs `pip install ".[builtin]"`')
+    import scorer
+    import world
+
+    slots = tuple(scorer.Slot(world.CHARACTERS.get(one, one) if isinstance(one, str) else one) for one in (left, right))
+    assert scorer.Judgement(slots, (False,)).kind(("uzuki", "rin")) == kind
