@@ -14,10 +14,11 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import math
 import os
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -42,6 +43,7 @@ POOL = {1: 20_000, 2: 24_000, 3: 6_000}
 BATCH = {1: 64, 2: 40, 3: 24}
 SHARE = {1: 0.35, 2: 0.5, 3: 0.15}
 _AT_ONCE = 50
+MADE = ("images", "seconds", "loss")  # what is told of a part's training, in base/made.json
 UNCONDITIONAL = 0.1  # of captions are empty, for guidance
 
 
@@ -71,7 +73,7 @@ class Sitting:
     def __init__(self, model: nn.Module, checkpoint: Path, args: argparse.Namespace) -> None:
         self.accelerator = Accelerator()
         self._checkpoint, self._minutes = checkpoint, args.minutes
-        self.images, self.seconds = 0, 0.0
+        self.images, self.seconds, self.loss = 0, 0.0, math.nan
         average = copy.deepcopy(model).requires_grad_(False)
         optimizer = torch.optim.AdamW(model.parameters(), lr=args.lr, betas=(0.9, 0.99), weight_decay=0.01)
         if checkpoint.is_file():
@@ -79,11 +81,15 @@ class Sitting:
             model.load_state_dict(state["model"])
             average.load_state_dict(state["average"])
             optimizer.load_state_dict(state["optimizer"])
-            self.images, self.seconds = state["images"], state["seconds"]
+            self.count(state)
         for group in optimizer.param_groups:
             group["lr"] = args.lr
         self.average = average.to(self.accelerator.device)
         self.model, self._optimizer = self.accelerator.prepare(model, optimizer)
+
+    def count(self, made: Mapping[str, Any]) -> None:
+        """Goes on counting from what earlier sittings made."""
+        self.images, self.seconds = made["images"], made["seconds"]
 
     def run(self, batches: Iterator[tuple]) -> None:
         """Trains until the time is over: `model(*batch)` is (loss, what to report), a batch's length its images."""
@@ -104,7 +110,7 @@ class Sitting:
                 self.accelerator.print(
                     f"{self.images:>9,} images, {now - start:6.0f} s, loss {np.mean(losses):.4f}", flush=True
                 )
-                told, losses = now, []
+                self.loss, told, losses = float(np.mean(losses)), now, []
             if now - saved > 240 or over:
                 self.seconds, saved = self.seconds + now - saved, now
                 self._save()
@@ -133,8 +139,7 @@ class Sitting:
             "model": self.accelerator.unwrap_model(self.model).state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self._optimizer.state_dict(),
-            "images": self.images,
-            "seconds": self.seconds,
+            **{name: getattr(self, name) for name in MADE},
         }
         torch.save(state, self._checkpoint.with_suffix(".new"))
         os.replace(self._checkpoint.with_suffix(".new"), self._checkpoint)
@@ -199,6 +204,15 @@ def _random_picture(rng: random.Random, count: int) -> tuple[Any, list[world.Fig
     return world.draw(figures, background, rng), figures, background
 
 
+def _vae_of(work: Path, folder: Path) -> nn.Module:
+    """The one that was trained here, or the repository's."""
+    if (work / "vae.pt").is_file():
+        return _finished_vae(work)
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL.from_pretrained(folder / "vae").float().requires_grad_(False).eval()
+
+
 def _finished_vae(work: Path) -> nn.Module:
     """The average, its latents moved to mean 0 and standard deviation 1 / scaling: what SD 1.x's trainers expect.
 
@@ -250,11 +264,14 @@ def _train_unet(args: argparse.Namespace) -> None:
     base.write_tokenizer(args.work / "tokenizer")
     tokenizer = base.load_tokenizer(args.work / "tokenizer")
     model = NoiseLoss(base.new_unet(), base.new_text_encoder(tokenizer))
-    if args.base.joinpath("unet").is_dir() and not (args.work / "unet.pt").is_file():
+    from_base = args.base.joinpath("unet").is_dir() and not (args.work / "unet.pt").is_file()
+    if from_base:
         _start_from(args.base, model)
     sitting = Sitting(model, args.work / "unet.pt", args)
+    if from_base:
+        sitting.count(json.loads((args.base / "made.json").read_text(encoding="utf-8"))["unet"])
     if sitting.accelerator.is_main_process and not (args.work / "pool.pt").is_file():
-        _write_pool(args.work)
+        _write_pool(args.work, args.base)
     sitting.accelerator.wait_for_everyone()
     pool = torch.load(args.work / "pool.pt", weights_only=False)
     sitting.run(_batches(pool, tokenizer, _seeded(sitting), args.batch))
@@ -269,10 +286,10 @@ def _start_from(folder: Path, model: NoiseLoss) -> None:
     model.text_encoder.load_state_dict(load_file(folder / "text_encoder" / "model.safetensors"), strict=False)
 
 
-def _write_pool(work: Path) -> None:
+def _write_pool(work: Path, folder: Path) -> None:
     """Encoded pictures with what is in them; `POOL` of each kind."""
     pool = {}
-    with ProcessPoolExecutor(initializer=_hold_vae, initargs=(work,), mp_context=get_context("spawn")) as artists:
+    with ProcessPoolExecutor(initializer=_hold_vae, initargs=(work, folder), mp_context=get_context("spawn")) as artists:
         for count, size in POOL.items():
             numbers = range(size // _AT_ONCE)
             chunks = list(tqdm(artists.map(_draw_some, [count] * len(numbers), numbers), f"{count} in a picture", len(numbers)))
@@ -280,10 +297,10 @@ def _write_pool(work: Path) -> None:
     torch.save(pool, work / "pool.pt")
 
 
-def _hold_vae(work: Path) -> None:
+def _hold_vae(work: Path, folder: Path) -> None:
     global _vae
     torch.set_num_threads(1)
-    _vae = _finished_vae(work)
+    _vae = _vae_of(work, folder)
 
 
 def _draw_some(count: int, number: int) -> tuple[torch.Tensor, list[tuple]]:
@@ -325,13 +342,16 @@ def _training_caption(figures: list[world.Figure], background: str, rng: random.
 
 
 def _save(args: argparse.Namespace) -> None:
-    vae = _finished_vae(args.work)
     tokenizer = base.load_tokenizer(args.work / "tokenizer")
     model = NoiseLoss(base.new_unet(), base.new_text_encoder(tokenizer))
-    state = torch.load(args.work / "unet.pt", map_location="cpu", weights_only=True)
-    model.load_state_dict(state["average"])
-    base.save(args.base, vae, model.unet, model.text_encoder, tokenizer)
-    print(json.dumps({"images": state["images"], "hours": round(state["seconds"] / 3600, 2)}))
+    states = {part: args.work / f"{part}.pt" for part in ("vae", "unet")}
+    states = {part: torch.load(path, map_location="cpu", weights_only=True) for part, path in states.items() if path.is_file()}
+    model.load_state_dict(states["unet"]["average"])
+    base.save(args.base, _vae_of(args.work, args.base), model.unet, model.text_encoder, tokenizer)
+    path = args.base / "made.json"
+    made = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    made |= {part: {name: state.get(name) for name in MADE} for part, state in states.items()}
+    path.write_text(json.dumps({"seed": SEED, **made}, indent=1), encoding="utf-8")
 
 
 if __name__ == "__main__":
