@@ -11,7 +11,6 @@ import argparse
 import time
 from pathlib import Path
 
-import draw_data
 import experiment
 import sheet
 
@@ -43,7 +42,7 @@ def main() -> None:
         say(f"drawing {len(requests)} pictures, {name}")
         shown[name] = experiment.draw(lora, requests, SEED)
         rows[name] = experiment.tally(shown[name], requests)
-    picture = sheet.save(args.output, draw_data.SEED, shown, wanted)
+    picture = sheet.save(args.output, shown, wanted)
     print(f"\n{experiment.table(rows)}\n")
     say(f"done with {'the embedded trainer' if trainer == 'builtin' else 'sd-scripts'}; open {picture}")
 

@@ -14,7 +14,7 @@ SHOWN = 4  # pairs in a row; singles are half as wide
 PAPER, INK = (255, 255, 255), (28, 30, 34)
 
 
-def save(folder: Path, seed: int, shown: Mapping[str, torch.Tensor], wanted: Sequence[Any]) -> Path:
+def save(folder: Path, shown: Mapping[str, torch.Tensor], wanted: Sequence[Any]) -> Path:
     """Writes folder/cg3_mini.png and returns its path."""
     singles = [path for character in sorted((folder / "data").iterdir()) for path in sorted(character.glob("*.png"))[:2]]
     rows = [("what you have", [_enlarged(Image.open(path)) for path in singles])]

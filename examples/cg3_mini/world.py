@@ -253,7 +253,7 @@ def _draw_figure(canvas: ImageDraw.ImageDraw, figure: Figure, slot: int, rng: ra
     pen = _Pen(canvas, (slot + 0.5 + rng.uniform(-0.03, 0.03)) * _S, size)
     hair = _tinted(HAIR[figure.hair], rng, 6)
     _draw_hair_behind(pen, figure.cut, hair)
-    _draw_arms(pen, figure, rng)
+    _draw_arms(pen, figure)
     _draw_outfit(pen, figure, rng)
     pen.ellipse(-0.19, 0.17, 0.19, 0.57, fill=_SKIN)
     _draw_face(pen, figure.expression)
@@ -276,7 +276,7 @@ def _draw_hair_before(pen: _Pen, hair: tuple) -> None:
     pen.chord(-0.225, 0.11, 0.225, 0.55, start=188, end=352, fill=hair)
 
 
-def _draw_arms(pen: _Pen, figure: Figure, rng: random.Random) -> None:
+def _draw_arms(pen: _Pen, figure: Figure) -> None:
     sleeve = OUTFIT["white"] if figure.outfit == "overalls" else OUTFIT[figure.colour]
     raised = {"arms up": (True, True), "arms down": (False, False), "waving": (False, True)}[figure.pose]
     for side, up in zip((-1, 1), raised, strict=True):
