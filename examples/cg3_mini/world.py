@@ -119,8 +119,18 @@ def caption(figures: Sequence[Figure], background: str) -> str:
 def draw(figures: Sequence[Figure | None], background: str, rng: random.Random) -> Image.Image:
     """The figures side by side, RGB, 64 pixels high; None leaves a slot empty. What the tags leave open (places, sizes,
     tints) is drawn from rng."""
-    canvas = Image.new("RGB", (_S * len(figures), _S))
+    canvas = new_canvas(len(figures))
     _draw_background(canvas, background, rng)
+    return stand(figures, canvas, rng)
+
+
+def new_canvas(slots: int) -> Image.Image:
+    """To draw a background on, which `stand` then puts figures in front of."""
+    return Image.new("RGB", (_S * slots, _S))
+
+
+def stand(figures: Sequence[Figure | None], canvas: Image.Image, rng: random.Random) -> Image.Image:
+    """The picture of figures in front of a background, in its final size."""
     for slot, figure in enumerate(figures):
         if figure is not None:
             _draw_figure(ImageDraw.Draw(canvas), figure, slot, rng)
