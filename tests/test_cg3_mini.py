@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import sys
 from collections.abc import Iterator
@@ -88,6 +89,14 @@ def test_the_cut_vocabulary_spells_as_clips_does(tmp_path: Path):
         assert len(cut.tokenize(text)) <= 75
     assert len(cut) < 1000
     assert cut.decode(cut("zebra!").input_ids, skip_special_tokens=True).replace(" ", "") == "zebra!"
+
+
+def test_the_weights_are_those_that_were_measured():
+    """Read without torch: who has no trainer yet can check what they cloned."""
+    sums = dict(reversed(line.split("  ")) for line in (FOLDER / "SHA256SUMS").read_text(encoding="utf-8").splitlines())
+    weights = {path.relative_to(FOLDER).as_posix(): path.read_bytes() for path in FOLDER.glob("**/*.safetensors")}
+    assert {name: hashlib.sha256(content).hexdigest() for name, content in weights.items()} == sums
+    assert sum(map(len, weights.values())) <= 25_000_000
 
 
 def test_the_config_finds_the_drawn_characters(tmp_path: Path):

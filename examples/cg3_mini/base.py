@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import importlib.util
 import json
 from collections.abc import Iterable
@@ -17,6 +18,7 @@ UNET_CHANNELS = (32, 64, 128, 128)  # upstream's group norms always have 32 grou
 VAE_CHANNELS = (16, 32, 64, 64)  # four blocks: 8 pixels become one latent cell
 TEXT_WIDTH = 64  # of the text encoder, and so of the UNet's cross attention
 SCALING = 0.18215  # SD 1.x's, which upstream does not read from the model
+HERE = Path(__file__).parent
 # Where sd-scripts looks for it in its tokenizer_cache_dir, so that one copy serves all.
 TOKENIZER = "openai_clip-vit-large-patch14"
 SPECIAL = ("<|startoftext|>", "<|endoftext|>")
@@ -103,6 +105,16 @@ def save(folder: Path, vae: Any, unet: Any, text_encoder: Any, tokenizer: Any) -
         requires_safety_checker=False,
     ).save_pretrained(folder, safe_serialization=True)
     tokenizer.save_pretrained(folder / TOKENIZER)
+
+
+def write_sums() -> None:
+    """SHA256SUMS, of all weights beside this file; `sha256sum --check SHA256SUMS` compares them."""
+    lines = (f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.relative_to(HERE).as_posix()}\n" for path in weights())
+    (HERE / "SHA256SUMS").write_text("".join(lines), encoding="utf-8")
+
+
+def weights() -> list[Path]:
+    return sorted([*HERE.glob("base/**/*.safetensors"), HERE / "scorer.safetensors"])
 
 
 def load(folder: Path) -> Any:

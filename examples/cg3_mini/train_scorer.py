@@ -16,6 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import base
 import numpy as np
 import scorer
 import torch
@@ -174,6 +175,7 @@ def _train(vae: Any) -> None:
     _fit(networks["seams"], boundaries, broken, _seam_loss)
     weights = {name: value.half() if value.is_floating_point() else value for name, value in networks.state_dict().items()}
     save_file(weights, scorer.WEIGHTS)
+    base.write_sums()
 
 
 def _pool(drawer: Drawer) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
