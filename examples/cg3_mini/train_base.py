@@ -360,7 +360,8 @@ def _save(args: argparse.Namespace) -> None:
     made = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     made |= {part: {name: state.get(name) for name in MADE} for part, state in states.items()}
     path.write_text(json.dumps({"seed": SEED, **made}, indent=1), encoding="utf-8")
-    base.write_sums()
+    if args.base == HERE / "base":
+        base.write_sums()
 
 
 if __name__ == "__main__":
