@@ -6,7 +6,7 @@ Each row is the same prompts and noise with other weights, `--count` pictures fo
 - stage 1 alone, single characters only;
 - the guide's recipe, prompted as its composites are captioned;
 - the same with `COMPOSITE` in the negative prompt, names and tags alone in the prompt;
-- a pair that never met in stage 2: of the three pairs two are trained, and the third is asked for.
+- a pair that never met in stage 2: from the same stage 1, two of the three pairs are trained and the third is asked for.
 
 A Wilson interval at 95 % stands beside each share. The base has to have passed its gate (examples/cg3_mini/gate.py).
 """
@@ -28,6 +28,7 @@ sys.path.insert(0, str(bench.ROOT / "examples" / "cg3_mini"))
 
 import draw_data  # noqa: E402
 import experiment  # noqa: E402
+import sheet  # noqa: E402
 import toml  # noqa: E402
 import world  # noqa: E402
 
@@ -53,14 +54,14 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--trainer", choices=("train_network", "builtin"), default="builtin", help="(default: %(default)s)")
     parser.add_argument("--count", type=int, default=66, help="pictures of each kind and seed (default: %(default)s)")
     parser.add_argument("--seeds", type=int, default=3, help="(default: %(default)s)")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="keep what was trained here")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="keep what was trained here, and a picture of each seed")
     return parser.parse_args()
 
 
 def _one_seed(folder: Path, seed: int, args: argparse.Namespace) -> dict[str, Counter[str]]:
     first, second = experiment.train(folder / "all", args.trainer, seed)
     apart = tuple(world.CHARACTERS)[seed % 3], tuple(world.CHARACTERS)[(seed + 1) % 3]
-    _, unseen = experiment.train(folder / "two", args.trainer, seed, _without_pair(folder / "two", apart))
+    _, unseen = experiment.train(folder / "two", args.trainer, seed, _without_pair(folder / "two", apart), first)
     wanted, plain = (experiment.requests(args.count, seed, marked) for marked in (True, False))
     strangers = experiment.requests(args.count, seed, pairs=tuple(permutations(apart)))
     asked = {
@@ -70,7 +71,9 @@ def _one_seed(folder: Path, seed: int, args: argparse.Namespace) -> dict[str, Co
         "… COMPOSITE in the negative prompt": (second, plain),
         "… a pair never joined in stage 2": (unseen, strangers),
     }
-    return {name: experiment.tally(experiment.draw(lora, requests, seed), requests) for name, (lora, requests) in asked.items()}
+    shown = {name: experiment.draw(lora, requests, seed) for name, (lora, requests) in asked.items()}
+    sheet.save(folder / "all", shown, wanted)
+    return {name: experiment.tally(shown[name], requests) for name, (_, requests) in asked.items()}
 
 
 def _without_pair(folder: Path, apart: tuple[str, str]) -> list[str]:

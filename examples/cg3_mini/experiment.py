@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -36,12 +37,19 @@ class Request:
     negative: str = ""
 
 
-def train(folder: Path, trainer: str, seed: int = 42, flags: Sequence[str] = ()) -> tuple[Path, Path]:
+def train(
+    folder: Path, trainer: str, seed: int = 42, flags: Sequence[str] = (), first: Path | None = None
+) -> tuple[Path, Path]:
     """Both stages on freshly drawn data, in a process of their own; the files of stage 1 and of stage 2.
 
-    `trainer` is what `[composite] trainer` names. Raises CalledProcessError where training fails.
+    `trainer` is what `[composite] trainer` names. With `first`, that file is stage 1, and only stage 2 is trained.
+    Raises CalledProcessError where training fails.
     """
     data = draw_data.draw_data(folder / "data")
+    stages = folder / "cg3_mini-stage1.safetensors", folder / "cg3_mini.safetensors"
+    if first is not None:
+        shutil.copyfile(first, stages[0])
+        flags = [*flags, "--stage", "2"]
     command = [sys.executable, str(ROOT / "train_composite.py"), "--config", str(CONFIG), "--output_dir", str(folder)]
     command += ["--train_data_dir", str(data), "--seed", str(seed), "--set", f"composite.trainer={trainer}"]
     paths = {"pretrained_model_name_or_path": HERE / "base", "tokenizer_cache_dir": HERE / "base"}
@@ -49,7 +57,7 @@ def train(folder: Path, trainer: str, seed: int = 42, flags: Sequence[str] = ())
     if not torch.cuda.is_available():
         command.append("--cpu")
     subprocess.run([*command, *flags], check=True)
-    return folder / "cg3_mini-stage1.safetensors", folder / "cg3_mini.safetensors"
+    return stages
 
 
 def requests(count: int, seed: int, marked: bool = True, pairs: Sequence[tuple[str, str]] = PAIRS) -> list[Request]:
