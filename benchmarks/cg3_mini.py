@@ -71,9 +71,9 @@ def _one_seed(folder: Path, seed: int, args: argparse.Namespace) -> dict[str, Co
         "… COMPOSITE in the negative prompt": (second, plain),
         "… a pair never joined in stage 2": (unseen, strangers),
     }
-    shown = {name: experiment.draw(lora, requests, seed) for name, (lora, requests) in asked.items()}
-    sheet.save(folder / "all", shown, wanted)
-    return {name: experiment.tally(shown[name], requests) for name, (_, requests) in asked.items()}
+    shown = {name: (experiment.draw(lora, requests, seed), requests) for name, (lora, requests) in asked.items()}
+    sheet.save(folder / "all", shown)
+    return {name: experiment.tally(*row) for name, row in shown.items()}
 
 
 def _without_pair(folder: Path, apart: tuple[str, str]) -> list[str]:

@@ -40,9 +40,9 @@ def main() -> None:
         ("after, COMPOSITE unwanted", second, plain),
     ):
         say(f"drawing {len(requests)} pictures, {name}")
-        shown[name] = experiment.draw(lora, requests, SEED)
-        rows[name] = experiment.tally(shown[name], requests)
-    picture = sheet.save(args.output, shown, wanted)
+        drawn = experiment.draw(lora, requests, SEED)
+        shown[name], rows[name] = (drawn, requests), experiment.tally(drawn, requests)
+    picture = sheet.save(args.output, shown)
     print(f"\n{experiment.table(rows)}\n")
     say(f"done with {'the embedded trainer' if trainer == 'builtin' else 'sd-scripts'}; open {picture}")
 

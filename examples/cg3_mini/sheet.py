@@ -14,16 +14,16 @@ SHOWN = 4  # pairs in a row; singles are half as wide
 PAPER, INK = (255, 255, 255), (28, 30, 34)
 
 
-def save(folder: Path, shown: Mapping[str, torch.Tensor], wanted: Sequence[Any]) -> Path:
-    """Writes folder/cg3_mini.png and returns its path."""
+def save(folder: Path, shown: Mapping[str, tuple[torch.Tensor, Sequence[Any]]]) -> Path:
+    """Writes folder/cg3_mini.png and returns its path. `shown` is each row's pictures and the requests they answer."""
     singles = [path for character in sorted((folder / "data").iterdir()) for path in sorted(character.glob("*.png"))[:2]]
-    rows = [("what you have", [_enlarged(Image.open(path)) for path in singles])]
-    rows.append(("what stage 2 trains on", _composites(folder / "data")))
-    for name, pictures in shown.items():
-        rows.append((name, [_enlarged(_image(picture)) for picture in pictures[:SHOWN]]))
-    captions = [request.prompt.split(", ")[0] for request in wanted[:SHOWN]]
+    rows = [("what you have", [_enlarged(Image.open(path)) for path in singles], [])]
+    rows.append(("what stage 2 trains on", _composites(folder / "data"), []))
+    for name, (pictures, requests) in shown.items():
+        asked = [f"asked for {' and '.join(request.asked)}" for request in requests[:SHOWN]]
+        rows.append((name, [_enlarged(_image(picture)) for picture in pictures[:SHOWN]], asked))
     path = folder / "cg3_mini.png"
-    _sheet(rows, captions).save(path)
+    _sheet(rows).save(path)
     return path
 
 
@@ -47,21 +47,19 @@ def _enlarged(picture: Image.Image) -> Image.Image:
     return picture.convert("RGB").resize((picture.width * SCALE, picture.height * SCALE), Image.Resampling.LANCZOS)
 
 
-def _sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]], captions: Sequence[str]) -> Image.Image:
-    font = ImageFont.load_default(20)
-    small = ImageFont.load_default(16)
-    width = 2 * MARGIN + SHOWN * (128 * SCALE + GAP) - GAP
-    height = MARGIN + len(rows) * (64 * SCALE + 34 + GAP) + 30
-    sheet = Image.new("RGB", (width, height), PAPER)
+def _sheet(rows: Sequence[tuple[str, Sequence[Image.Image], Sequence[str]]]) -> Image.Image:
+    """Rows of a title, pictures, and a line under each picture where there is one."""
+    font, small = ImageFont.load_default(20), ImageFont.load_default(15)
+    heights = [30 + 64 * SCALE + (24 if under else 0) + GAP for _, _, under in rows]
+    sheet = Image.new("RGB", (2 * MARGIN + SHOWN * (128 * SCALE + GAP) - GAP, 2 * MARGIN + sum(heights)), PAPER)
     pen, top = ImageDraw.Draw(sheet), MARGIN
-    for number, (title, pictures) in enumerate(rows):
+    for (title, pictures, under), height in zip(rows, heights, strict=True):
         pen.text((MARGIN, top), title, INK, font)
-        top, left = top + 30, MARGIN
-        for picture in pictures:
-            sheet.paste(picture, (left, top))
+        left = MARGIN
+        for place, picture in enumerate(pictures):
+            sheet.paste(picture, (left, top + 30))
+            if under:
+                pen.text((left, top + 30 + 64 * SCALE + 4), under[place], INK, small)
             left += picture.width + GAP
-        if number == len(rows) - 1:
-            for place, caption in enumerate(captions):
-                pen.text((MARGIN + place * (128 * SCALE + GAP), top + 64 * SCALE + 6), caption, INK, small)
-        top += 64 * SCALE + GAP
+        top += height
     return sheet
