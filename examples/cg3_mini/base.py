@@ -55,7 +55,7 @@ def new_vae() -> Any:
 def new_text_encoder(tokenizer: Any) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    return CLIPTextModel(
+    encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
             max_position_embeddings=77,
@@ -68,6 +68,9 @@ def new_text_encoder(tokenizer: Any) -> Any:
             eos_token_id=tokenizer.eos_token_id,
         )
     )
+    # Twice transformers' own: a word that no caption held, as a new trigger word, is then as loud as those it learned.
+    torch.nn.init.normal_(encoder.text_model.embeddings.token_embedding.weight, std=0.04)
+    return encoder
 
 
 def new_scheduler() -> Any:
@@ -160,7 +163,7 @@ def write_tokenizer(folder: Path) -> None:
 
 def world_words() -> list[str]:
     """Every word that a caption of this world or of its composites can hold, in lower case."""
-    tags = [*world.CHARACTERS, *world.HAIR, *world.HAIR_CUTS, *world.OUTFIT, *world.OUTFITS, *world.ACCESSORIES]
+    tags = [*world.CHARACTERS, *world.NAMES, *world.HAIR, *world.HAIR_CUTS, *world.OUTFIT, *world.OUTFITS, *world.ACCESSORIES]
     tags += [*world.EXPRESSIONS, *world.POSES, *world.BACKGROUNDS, "girl girls composite / , ,,"]
     return sorted({word for tag in tags for word in tag.split()})
 

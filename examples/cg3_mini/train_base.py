@@ -20,6 +20,7 @@ import random
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -41,10 +42,13 @@ VAE_BATCH = 16
 # Figures in a picture -> pictures in the pool, in a batch, and this kind's share of the batches.
 POOL = {1: 20_000, 2: 24_000, 3: 6_000}
 BATCH = {1: 64, 2: 40, 3: 24}
-SHARE = {1: 0.3, 2: 0.6, 3: 0.1}
+SHARE = {1: 0.45, 2: 0.47, 3: 0.08}
 _AT_ONCE = 50
 MADE = ("images", "seconds", "loss")  # what is told of a part's training, in base/made.json
 UNCONDITIONAL = 0.1  # of captions are empty, for guidance
+KNOWN = 0.6  # of those who stand alone have a name
+_CAST = list(world.cast().values())
+_NAMES = {identity: name for name, identity in world.cast().items()}
 
 
 def main() -> None:
@@ -119,7 +123,7 @@ class Sitting:
 
     def _follow(self) -> None:
         steps = self.images / 50
-        decay = min(0.999, (1 + steps) / (10 + steps))
+        decay = min(0.995, (1 + steps) / (10 + steps))
         with torch.no_grad():
             mine = self.accelerator.unwrap_model(self.model).parameters()
             torch._foreach_lerp_(list(self.average.parameters()), [p.detach() for p in mine], 1 - decay)
@@ -200,6 +204,8 @@ def _as_input(pictures: np.ndarray) -> torch.Tensor:
 
 def _random_picture(rng: random.Random, count: int) -> tuple[Any, list[world.Figure], str]:
     figures = [world.random_figure(rng) for _ in range(count)]
+    if count == 1 and rng.random() < KNOWN:
+        figures = [replace(figures[0], **dict(zip(world.IDENTITY, rng.choice(_CAST), strict=True)))]
     background = rng.choice(world.BACKGROUNDS)
     return world.draw(figures, background, rng), figures, background
 
@@ -330,20 +336,19 @@ def _batches(pool: dict, tokenizer: Any, rng: random.Random, factor: float) -> I
 
 
 def _training_caption(figures: list[world.Figure], background: str, rng: random.Random) -> str:
-    """The tags, not always all: what somebody does and where may be missing, alone also who it is. Some begin with a
-    word that means nothing, as a trigger word does before anything was trained on it."""
+    """The tags, not always all: what somebody does and where may be missing, alone also who it is. Somebody alone who
+    has a name is mostly called by it instead."""
     if rng.random() < UNCONDITIONAL:
         return ""
     alone = len(figures) == 1
+    name = _NAMES.get(figures[0].identity) if alone and rng.random() < 0.8 else None
     tags = ["1girl" if alone else f"{len(figures)}girls"]
+    kept = 0.15 if name else 0.9 if alone else 1.0
     for figure in figures:
-        tags += [tag for tag in figure.looks if not alone or rng.random() > 0.1]
+        tags += [tag for tag in figure.looks if rng.random() < kept]
         tags += [tag for tag in figure.doings if rng.random() > 0.15]
     tags += [background] if rng.random() > 0.15 else []
-    if rng.random() < 0.2:
-        names = ("".join(rng.choices("abcdefghiklmnoprstuvyz", k=rng.randint(2, 4))) for _ in figures)
-        tags.insert(0, "/".join(names))
-    return ", ".join(tags)
+    return ", ".join([name, *tags] if name else tags)
 
 
 # --- the result --------------------------------------------------------------------------------------------------

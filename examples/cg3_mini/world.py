@@ -90,6 +90,127 @@ CHOICES = {
     "expression": EXPRESSIONS,
     "pose": POSES,
 }
+# People whom the base model knows by name, as a real one knows many; it has only seen them alone. See `cast`.
+NAMES = (
+    *[
+        "alice",
+        "anna",
+        "bella",
+        "clara",
+        "daisy",
+        "ella",
+        "emma",
+        "eva",
+        "fiona",
+        "grace",
+        "hannah",
+        "helen",
+        "ida",
+        "iris",
+        "jane",
+        "julia",
+        "kate",
+        "laura",
+        "lily",
+        "lucy",
+    ],
+    *[
+        "maria",
+        "mary",
+        "megan",
+        "molly",
+        "nina",
+        "nora",
+        "olivia",
+        "paula",
+        "rachel",
+        "rosa",
+        "ruby",
+        "sara",
+        "sophie",
+        "stella",
+        "susan",
+        "tina",
+        "vera",
+        "zoe",
+        "amy",
+    ],
+    *[
+        "audrey",
+        "betty",
+        "bianca",
+        "bonnie",
+        "brenda",
+        "brooke",
+        "carla",
+        "carmen",
+        "carol",
+        "chloe",
+        "cindy",
+        "cynthia",
+        "dana",
+        "deborah",
+        "diana",
+        "doris",
+    ],
+    *[
+        "dorothy",
+        "edith",
+        "eileen",
+        "elena",
+        "emily",
+        "erica",
+        "erin",
+        "esther",
+        "faith",
+        "felicia",
+        "florence",
+        "frances",
+        "gina",
+        "gloria",
+        "gwen",
+        "haley",
+    ],
+    *[
+        "harriet",
+        "hazel",
+        "heather",
+        "heidi",
+        "hilary",
+        "holly",
+        "ingrid",
+        "irene",
+        "isabel",
+        "ivy",
+        "jackie",
+        "janet",
+        "jasmine",
+        "jenny",
+        "jessica",
+        "joan",
+    ],
+    *[
+        "judith",
+        "karen",
+        "katie",
+        "kelly",
+        "kim",
+        "lana",
+        "leah",
+        "linda",
+        "lisa",
+        "lola",
+        "louise",
+        "lydia",
+        "mabel",
+        "marilyn",
+        "martha",
+        "maya",
+        "melissa",
+        "mia",
+    ],
+    *["miranda", "nancy", "naomi", "natalie", "nicole", "norma", "pamela"],
+)
 CHARACTERS = {
     "uzuki": ("pink", "long hair", "yellow", "dress", "ribbon"),
     "rin": ("black", "twintails", "blue", "shirt", ""),
@@ -103,6 +224,16 @@ def random_figure(rng: random.Random) -> Figure:
         figure = Figure(**{name: rng.choice(values) for name, values in CHOICES.items()})
         if all(figure.identity[:4] != identity[:4] for identity in CHARACTERS.values()):
             return figure
+
+
+def cast() -> dict[str, tuple[str, ...]]:
+    """The identity of each of NAMES, always the same; no two have the same hair and clothes."""
+    rng, found = random.Random("cast"), {}
+    for name in NAMES:
+        while (identity := random_figure(rng).identity)[:4] in {known[:4] for known in found.values()}:
+            pass
+        found[name] = identity
+    return found
 
 
 def character(name: str, rng: random.Random) -> Figure:

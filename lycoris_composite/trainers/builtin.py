@@ -62,6 +62,8 @@ _DEFAULTS: dict[str, Any] = {
     "lr_scheduler": "constant",
     "lr_warmup_steps": 0,
     "max_grad_norm": 1.0,
+    "min_snr_gamma": None,
+    "v_pred_like_loss": None,
     "max_train_epochs": None,
     "max_train_steps": 1600,
     "max_token_length": None,
@@ -238,7 +240,19 @@ class _Run:
         noisy = self.noise_scheduler.add_noise(latents, noise, times).requires_grad_(True)
         with self.accelerator.autocast():
             predicted = self.unet(noisy, times, states).sample
-        return (predicted.float() - noise).square().mean((1, 2, 3)).mean()
+        errors = (predicted.float() - noise).square().mean((1, 2, 3))
+        return (errors * self._loss_weights(times)).mean()
+
+    def _loss_weights(self, times: torch.Tensor) -> torch.Tensor:
+        """One for each timestep, as `apply_snr_weight` and `add_v_prediction_like_loss` of upstream multiply by them."""
+        signal = self.noise_scheduler.alphas_cumprod.to(times.device)[times]
+        ratio, weights = signal / (1 - signal), torch.ones_like(signal)
+        if self.options.min_snr_gamma:
+            weights = weights * ratio.clamp(max=self.options.min_snr_gamma) / ratio
+        if self.options.v_pred_like_loss:
+            limited = ratio.clamp(max=1000)
+            weights = weights * (1 + self.options.v_pred_like_loss * (limited + 1) / limited)
+        return weights
 
     def _load(self) -> None:
         options, device = self.options, self.accelerator.device
