@@ -67,7 +67,7 @@ def test_two_processes_save_one_network(embedded: World, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"min_snr_gamma": 5}, "c.toml min_snr_gamma: not in the built-in trainer; remove it, or use sd-scripts."),
+        ({"noise_offset": 0.1}, "c.toml noise_offset: not in the built-in trainer; remove it, or use sd-scripts."),
         ({"learnin_rate": 1}, "c.toml learnin_rate: not in the built-in trainer; did you mean"),
         ({"gradient_checkpointing": True}, "gradient_checkpointing: not in the built-in trainer; turn it off"),
         ({"network_module": "networks.lora"}, "network_module: the built-in trainer only has 'lycoris.kohya'"),

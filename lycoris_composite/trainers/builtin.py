@@ -115,7 +115,16 @@ _CHOICES = {
 _KNOWN = {*_DEFAULTS, *_DATA_OPTIONS, *_OFF, *_ONLY}
 _IN_METADATA = (
     *("output_name", "learning_rate", "unet_lr", "text_encoder_lr", "lr_scheduler", "network_module", "network_dim"),
-    *("network_alpha", "seed", "clip_skip", "max_token_length", "resolution", "train_batch_size", "mixed_precision"),
+    *(
+        "network_alpha",
+        "seed",
+        "clip_skip",
+        "min_snr_gamma",
+        "max_token_length",
+        "resolution",
+        "train_batch_size",
+        "mixed_precision",
+    ),
 )
 
 

@@ -15,7 +15,7 @@ from tests.world import World
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({"clip_skip": 2}, id="clip skip, 225 tokens"),
+        pytest.param({"clip_skip": 2, "min_snr_gamma": 5, "v_pred_like_loss": 1.0}, id="clip skip, 225 tokens, loss weights"),
         pytest.param({"max_token_length": None, "lr_scheduler": "cosine", "lr_warmup_steps": 2, "enable_bucket": None}, id="75 tokens, warm-up"),
     ],
 )  # fmt: skip
