@@ -14,26 +14,26 @@ STEPS, GUIDANCE = 20, 5.0
 
 
 def load(folder: Path, lora: Path | None = None) -> Any:
-    """The base model's pipeline; a LoRA's weights are merged into it."""
+    """The base model's pipeline, with a LoRA's modules hooked in where one is given."""
     pipeline = base.load(folder)
     for part in (pipeline.unet, pipeline.text_encoder, pipeline.vae):
         part.requires_grad_(False).eval()
     if lora is not None:
-        _merge(pipeline, lora)
+        _hook(pipeline, lora)
     return pipeline
 
 
-def _merge(pipeline: Any, lora: Path) -> None:
+def _hook(pipeline: Any, lora: Path) -> None:
+    """Not merged: LyCORIS 4.1.3 merges a LoHa with its scale, alpha / dim, counted twice."""
     from lycoris.kohya import create_network_from_weights
 
     from sd_scripts_patches import lycoris_timestep_embedding
 
     with ExitStack() as undo:
         undo.callback(lycoris_timestep_embedding.apply())
-        network, weights = create_network_from_weights(
-            1.0, str(lora), pipeline.vae, pipeline.text_encoder, pipeline.unet, for_inference=True
-        )
-    network.merge_to(pipeline.text_encoder, pipeline.unet, weights, torch.float32, "cpu")
+        network, _ = create_network_from_weights(1.0, str(lora), pipeline.vae, pipeline.text_encoder, pipeline.unet)
+    network.apply_to(pipeline.text_encoder, pipeline.unet, True, True)
+    pipeline.lora = network.requires_grad_(False).eval()
 
 
 def generate(
