@@ -4,6 +4,7 @@ Each row is the same prompts and noise with other weights, `--count` pictures fo
 
 - the base model, which knows no names;
 - stage 1 alone, single characters only;
+- the same with names and tags alone in the prompt, as one would ask without this project;
 - the guide's recipe, prompted as its composites are captioned;
 - the same with `COMPOSITE` in the negative prompt, names and tags alone in the prompt;
 - a pair that never met in stage 2: from the same stage 1, two of the three pairs are trained and the third is asked for.
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import combinations, permutations
 from pathlib import Path
 
@@ -63,10 +65,12 @@ def _one_seed(folder: Path, seed: int, args: argparse.Namespace) -> dict[str, Co
     apart = tuple(world.CHARACTERS)[seed % 3], tuple(world.CHARACTERS)[(seed + 1) % 3]
     _, unseen = experiment.train(folder / "two", args.trainer, seed, _without_pair(folder / "two", apart), first)
     wanted, plain = (experiment.requests(args.count, seed, marked) for marked in (True, False))
+    bare = [replace(request, negative="") for request in plain]
     strangers = experiment.requests(args.count, seed, pairs=tuple(permutations(apart)))
     asked = {
         "base": (None, wanted),
         "stage 1 alone": (first, wanted),
+        "… names alone in the prompt": (first, bare),
         "the guide's recipe": (second, wanted),
         "… COMPOSITE in the negative prompt": (second, plain),
         "… a pair never joined in stage 2": (unseen, strangers),
