@@ -149,7 +149,8 @@ def write_tokenizer(folder: Path) -> None:
     from transformers import CLIPTokenizer
     from transformers.models.clip.tokenization_clip import bytes_to_unicode
 
-    used = sorted(set().union(*(_merges_of(word, _clip_ranks()) for word in world_words())))
+    ranks = _clip_ranks()
+    used = sorted(set().union(*(_merges_of(word, ranks) for word in world_words())))
     merges = [" ".join(pair) for _, pair in used]
     symbols = list(bytes_to_unicode().values())
     symbols += [f"{symbol}</w>" for symbol in symbols] + [merge.replace(" ", "") for merge in merges]
