@@ -99,6 +99,12 @@ def test_the_weights_are_those_that_were_measured():
     assert sum(map(len, weights.values())) <= 25_000_000
 
 
+def test_the_base_does_not_say_where_it_was_made():
+    configs = [path.read_text(encoding="utf-8") for path in FOLDER.glob("base/**/*.json")]
+    assert configs
+    assert not [text for text in configs if "_name_or_path" in text]
+
+
 def test_the_config_finds_the_drawn_characters(tmp_path: Path):
     import draw_data
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gzip
 import hashlib
 import importlib.util
@@ -88,8 +89,6 @@ def new_scheduler() -> Any:
 
 def save(folder: Path, vae: Any, unet: Any, text_encoder: Any, tokenizer: Any) -> None:
     """In diffusers' format, fp16. The parts stay float32 and where they are."""
-    import copy
-
     from diffusers import StableDiffusionPipeline
 
     half = (
@@ -107,6 +106,10 @@ def save(folder: Path, vae: Any, unet: Any, text_encoder: Any, tokenizer: Any) -
         feature_extractor=None,
         requires_safety_checker=False,
     ).save_pretrained(folder, safe_serialization=True)
+    for path in folder.glob("*/config.json"):  # a part that was loaded from a folder writes down where that was
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config.pop("_name_or_path", None)
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     tokenizer.save_pretrained(folder / TOKENIZER)
 
 
