@@ -47,7 +47,6 @@ _AT_ONCE = 50
 MADE = ("images", "seconds", "loss")  # what is told of a part's training, in base/made.json
 UNCONDITIONAL = 0.1  # of captions are empty, for guidance
 KNOWN = 0.6  # of those who stand alone have a name
-_CAST = list(world.cast().values())
 _NAMES = {identity: name for name, identity in world.cast().items()}
 
 
@@ -205,7 +204,7 @@ def _as_input(pictures: np.ndarray) -> torch.Tensor:
 def _random_picture(rng: random.Random, count: int) -> tuple[Any, list[world.Figure], str]:
     figures = [world.random_figure(rng) for _ in range(count)]
     if count == 1 and rng.random() < KNOWN:
-        figures = [replace(figures[0], **dict(zip(world.IDENTITY, rng.choice(_CAST), strict=True)))]
+        figures = [replace(figures[0], **dict(zip(world.IDENTITY, rng.choice(list(_NAMES)), strict=True)))]
     background = rng.choice(world.BACKGROUNDS)
     return world.draw(figures, background, rng), figures, background
 
