@@ -10,7 +10,7 @@ from typing import Any
 import base
 import torch
 
-STEPS, GUIDANCE = 20, 5.0
+STEPS, GUIDANCE = 20, 3.0
 
 
 def load(folder: Path, lora: Path | None = None) -> Any:
