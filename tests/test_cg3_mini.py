@@ -140,3 +140,50 @@ def test_the_scorers_verdicts(left, right, kind):
 
     slots = tuple(scorer.Slot(world.CHARACTERS.get(one, one) if isinstance(one, str) else one) for one in (left, right))
     assert scorer.Judgement(slots, (False,)).kind(("uzuki", "rin")) == kind
+
+
+def test_what_is_asked_for():
+    pytest.importorskip("torch", reason='needs `pip install ".[builtin]"`')
+    import experiment
+
+    marked, plain = (experiment.requests(12, 5, marked) for marked in (True, False))
+    asked = [request.asked for request in marked]
+    assert sorted(asked) == sorted([*experiment.PAIRS, *experiment.PAIRS])
+    assert len({request.prompt for request in marked}) == 12
+    for request, unmarked in zip(marked, plain, strict=True):
+        left, right = request.asked
+        assert request.prompt.startswith(f"{left}/{right}/COMPOSITE, 2girls, ")
+        assert unmarked.prompt == request.prompt.replace(f"{left}/{right}/COMPOSITE", f"{left}, {right}")
+        assert (request.negative, unmarked.negative) == ("", "COMPOSITE")
+
+
+def test_drawn_characters_are_counted_as_who_they_are():
+    """Real drawings through the real scorer: the table of what was drawn is known."""
+    pytest.importorskip("torch", reason='needs `pip install ".[builtin]"`')
+    import experiment
+    import torch
+    import world
+
+    rng = random.Random(4)
+
+    def drawn(left: str, right: str) -> torch.Tensor:
+        figures = [world.character(name, rng) for name in (left, right)]
+        picture = np.array(world.draw(figures, "aqua background", rng))
+        return torch.from_numpy(picture).permute(2, 0, 1) / 127.5 - 1
+
+    asked = [("rin", "mio"), ("mio", "rin"), ("uzuki", "mio"), ("uzuki", "rin")]
+    there = [("rin", "mio"), ("rin", "mio"), ("mio", "mio"), ("uzuki", "mio")]
+    wanted = [experiment.Request(pair, "") for pair in asked]
+    counts = experiment.tally(torch.stack([drawn(*pair) for pair in there]), wanted)
+    assert dict(counts) == {"all": 4, "both": 2, "in order": 1, "clone": 1, "missing": 1, "seam": 0}
+    rows = experiment.table({"drawn": counts}).splitlines()
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in (rows[0], rows[2])]
+    assert dict(zip(*cells, strict=True)) == {
+        "": "drawn",
+        "pictures": "4",
+        "both": "50% (15% to 85%)",
+        "clone": "25% (5% to 70%)",
+        "blend": "0% (0% to 49%)",
+        "missing": "25% (5% to 70%)",
+        "seam": "0% (0% to 49%)",
+    }

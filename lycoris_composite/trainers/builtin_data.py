@@ -136,4 +136,4 @@ def _picture(panel: StagePanel) -> np.ndarray:
         image = image.resize(covering, Image.Resampling.BOX if smaller else Image.Resampling.LANCZOS)
     left, top = ((now - own) // 2 for now, own in zip(covering, panel.size, strict=True))
     picture = np.asarray(image)[top : top + panel.size[1], left : left + panel.size[0]]
-    return np.ascontiguousarray(picture[:, ::-1] if panel.flipped else picture)
+    return np.array(picture[:, ::-1] if panel.flipped else picture, order="C")  # a copy: torch wants to own its memory
