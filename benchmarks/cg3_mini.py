@@ -91,7 +91,8 @@ def _without_pair(folder: Path, apart: tuple[str, str]) -> list[str]:
     config = {"datasets": [{"subsets": own} for own in subsets]}
     path = folder / "datasets.toml"
     path.write_text(toml.dumps(config), encoding="utf-8")
-    epochs = toml.load(experiment.CONFIG)["composite"]["stage2"]["max_train_epochs"] * len(world.CHARACTERS) // 4
+    epochs = toml.load(experiment.CONFIG)["composite"]["stage2"]["max_train_epochs"]
+    epochs = epochs * len(world.CHARACTERS) // sum(map(len, pairs))
     return ["--dataset_config", str(path), "--set", f"composite.stage2.max_train_epochs={epochs}"]
 
 
