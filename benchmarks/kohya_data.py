@@ -83,7 +83,7 @@ def endless(dataset: Any) -> Iterator[dict]:
     """Batches, epoch after epoch, through the trainer's DataLoader, collator and epoch counter, without workers."""
     epoch, step = Value("i", 0), Value("i", 0)
     if isinstance(dataset, CompositeDataset):
-        dataset.share_epoch(epoch)
+        dataset.share_epoch(epoch, len(dataset))
     collator = train_util.collator_class(epoch, step, dataset)
     loader = torch.utils.data.DataLoader(dataset, batch_size=1, shuffle=True, collate_fn=collator, num_workers=0)
     while True:

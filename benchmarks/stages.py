@@ -75,7 +75,7 @@ def main() -> None:
         for repeat in range(args.repeats):
             for name, flags in RUNS.items():
                 print(f"{repeat + 1} of {args.repeats}: {name}", flush=True)
-                records[name].append(_run(work, configs[name], [*flags, "--sd_scripts", str(folder), *_cpu(args)]))
+                records[name].append(_run(work, configs[name], ["--fresh", *flags, "--sd_scripts", str(folder), *_cpu(args)]))
         _print(args, records)
 
 

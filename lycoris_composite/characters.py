@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lycoris_composite.captions import CaptionRules, first_tag
 from lycoris_composite.errors import UserError
-from lycoris_composite.images import image_size, list_images
+from lycoris_composite.images import image_size, list_images, read_image
 
 
 @dataclass(frozen=True)
@@ -47,22 +47,41 @@ class Character:
         return self.subset.images
 
 
-def read_subset(subset: Subset) -> Subset:
-    """The subset with its images' sizes and captions. Raises UserError naming the file that cannot be used."""
+def read_subset(subset: Subset, skipped: Collection[str] = ()) -> Subset:
+    """The subset with its images' sizes and captions, but for the images to be skipped. Raises UserError naming the
+    file that cannot be used."""
+    paths = [path for path in image_paths(subset) if os.path.normpath(path) not in skipped]
+    images = [TrainingImage(str(path), _readable_size(path), read_caption(path, subset)) for path in paths]
+    return replace(subset, images=tuple(images))
+
+
+def image_paths(subset: Subset) -> list[Path]:
+    """The subset's image files, sorted. Raises UserError where its folder cannot be listed."""
     folder = Path(subset.folder)
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; correct the path in the config.")
-    images = []
-    for path in list_images(folder):
-        images.append(TrainingImage(str(path), _readable_size(path), read_caption(path, subset)))
-    return Subset(**{**subset.__dict__, "images": tuple(images)})
+    try:
+        return list_images(folder)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise UserError(f"{folder}: no such folder; correct the path in the config.") from error
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be listed ({error.strerror}); mend its permissions or correct the path.") from error
+
+
+def why_unusable(path: Path, subset: Subset) -> str | None:
+    """What is wrong with an image or its caption, as a sentence, or None. Decodes the image."""
+    try:
+        _readable_size(path)
+        read_caption(path, subset)
+        read_image(path)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _readable_size(path: Path) -> tuple[int, int]:
     try:
         size = image_size(path)
     except Exception as error:  # Pillow raises half a dozen kinds for a broken header
-        if path.stat().st_size == 0:
+        if path.is_file() and path.stat().st_size == 0:
             raise UserError(f"{path}: the file is empty (0 bytes); remove or replace it.") from error
         raise UserError(f"{path}: cannot be read as an image; remove or replace it.") from error
     if min(size) < 1:

@@ -13,6 +13,7 @@ from lycoris_composite.errors import UserError
 
 PUBLIC_URL = "https://github.com/kohya-ss/sd-scripts"
 DEFAULT_REF = "v0.10.1"
+TOKENIZERS = ("openai/clip-vit-large-patch14", "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k")  # of SD 1.x and SDXL
 # Windows binaries and a text encoder's config files; neither is used here, and some mirrors lack them.
 _LEFT_OUT = ("bitsandbytes_windows/", "configs/qwen3_06b/")
 
@@ -62,9 +63,19 @@ def version(folder: Path) -> str:
     return "an unknown version"
 
 
-def setup(url: str, ref: str, folder: Path) -> list[str]:
-    """Clones sd-scripts and installs its requirements; a line for what was done. Run twice, it changes nothing."""
-    return [_clone(url, ref, folder), _install(folder)]
+def setup(url: str, ref: str, folder: Path, tokenizers: bool = False) -> list[str]:
+    """Clones sd-scripts, installs its requirements and, if asked, fetches CLIP's tokenizers; a line for what was done.
+    Run twice, it changes nothing. Nothing else in this project fetches anything."""
+    return [_clone(url, ref, folder), _install(folder), *([_fetch_tokenizers()] if tokenizers else [])]
+
+
+def _fetch_tokenizers() -> str:
+    code = "import sys, transformers; [transformers.CLIPTokenizer.from_pretrained(name) for name in sys.argv[1:]]"
+    done = subprocess.run([sys.executable, "-c", code, *TOKENIZERS], check=False, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["failed"])[-1]
+        raise UserError(f"{' and '.join(TOKENIZERS)}: cannot be fetched ({reason}); give tokenizer_cache_dir instead.")
+    return f"CLIP's tokenizers ({', '.join(TOKENIZERS)}) are in the hub's cache"
 
 
 def _clone(url: str, ref: str, folder: Path) -> str:

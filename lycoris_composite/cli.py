@@ -22,6 +22,7 @@ def parser() -> argparse.ArgumentParser:
     setup.add_argument("--url", default=checkout.PUBLIC_URL, help="where to clone from (default: %(default)s)")
     setup.add_argument("--ref", default=checkout.DEFAULT_REF, help="tag, branch or commit (default: %(default)s)")
     setup.add_argument("--dir", type=Path, default=checkout.default_folder(), help="where to (default: %(default)s)")
+    setup.add_argument("--tokenizers", action="store_true", help="fetch CLIP's tokenizers too, as training fetches nothing")
     run = commands.add_parser(
         "run", help="run an upstream script with [datasets.composite] understood", epilog=_RUN_EXAMPLE, allow_abbrev=False
     )
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _setup(own: argparse.Namespace) -> None:
-    for line in checkout.setup(own.url, own.ref, own.dir):
+    for line in checkout.setup(own.url, own.ref, own.dir, own.tokenizers):
         print(line, flush=True)
 
 

@@ -92,7 +92,21 @@ def composite_options(table: Mapping[str, Any], where: str) -> CompositeOptions:
     return options
 
 
-_TYPE_NAMES = {str: "text", float: "number"}
+_TYPE_NAMES = {str: "text", float: "number", int: "whole number", bool: "true or false"}
+
+
+def check_value(value: Any, wanted: type, where: str, is_list: bool = False) -> None:
+    """Raises UserError for a value of another type: TOML lets anybody write a number in quotes, and upstream stops at
+    that only when it computes with it. A whole number is a number too; a list of numbers may be one number."""
+    if is_list and isinstance(value, list):
+        for one in value:
+            check_value(one, wanted, where)
+        return
+    allowed = (int, float) if wanted is float else wanted
+    is_right = isinstance(value, allowed) and (wanted is bool or not isinstance(value, bool))
+    if not is_right or (is_list and wanted is str):
+        kind = f"list of {_TYPE_NAMES[wanted]}s" if is_list else _TYPE_NAMES[wanted]
+        raise UserError(f"{where}: {value!r} is {'not' if wanted is bool else 'no'} {kind}; write one.")
 
 
 def _check_options(options: CompositeOptions, where: str) -> None:

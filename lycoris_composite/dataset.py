@@ -12,7 +12,7 @@ import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from types import SimpleNamespace
 from typing import Any
@@ -34,6 +34,7 @@ from lycoris_composite.layout import Canvas, Size
 from lycoris_composite.pairing import generator
 from lycoris_composite.plan import CACHED_PIXEL_EPOCHS, Composite, CompositeOptions, Panel, Plan
 from lycoris_composite.tokens import WordTokenizer
+from sd_scripts_patches.tools import replace
 
 # Ends the names of our cache files. Not upstream's suffix: it reads image sizes from the names that end in that.
 CACHE_SUFFIX = "_composite.npz"
@@ -48,17 +49,99 @@ class SwitchedDataset(DreamBoothDataset):
 
     def __init__(self, *args: Any, composite: dict | None = None, seed: int | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.draw_seed = seed or 0
+        self._training_epoch: Any = None
+        self._steps_an_epoch = 0
+        self._unshuffled: tuple[list, list] | None = None
+
+    def share_epoch(self, epoch: Any, steps_an_epoch: int) -> None:
+        """Takes upstream's shared epoch counter, and makes each batch a function of (seed, epoch, index).
+
+        Upstream's collator tells the epoch only after a batch was fetched, so the first one would still be of the epoch
+        before; and it draws captions and crops from the global generator, which a resumed run finds in another state.
+        """
+        self._training_epoch, self._steps_an_epoch = epoch, steps_an_epoch
+        self.set_seed(self.draw_seed)  # upstream draws one from the global generator
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is being trained, from 1."""
+        shared = self._training_epoch
+        return max(1, self.current_epoch if shared is None else shared.value)
+
+    def step_of(self, index: int) -> int:
+        """The step that takes batch `index`, as if an epoch took its batches in order: what `token_warmup_step`
+        counts. The step that upstream tells lags behind by what the loader has fetched ahead."""
+        if self._training_epoch is None:
+            return self.current_step
+        return (self.epoch - 1) * self._steps_an_epoch + index * self._steps_an_epoch // len(self)
+
+    def set_current_epoch(self, epoch: int) -> None:
+        if self._training_epoch is None:
+            super().set_current_epoch(epoch)
+        elif epoch != self.current_epoch:
+            self.current_epoch = epoch
+            self.shuffle_buckets()
+
+    def shuffle_buckets(self) -> None:
+        """Upstream shuffles what the epoch before has left, which it began with in the order of a folder's listing; in
+        pure runs every epoch shuffles what is sorted."""
+        if self._training_epoch is None:
+            return super().shuffle_buckets()
+        if self._unshuffled is None:
+            self._unshuffled = self.buckets_indices, [sorted(bucket) for bucket in self.bucket_manager.buckets]
+        batches, buckets = self._unshuffled
+        self.buckets_indices, self.bucket_manager.buckets = list(batches), [list(bucket) for bucket in buckets]
+        with _drawing_from(generator(self.draw_seed, self.current_epoch, 0, "buckets")):  # which it seeds anew
+            super().shuffle_buckets()
+
+    def new_cache_latents(self, model: Any, accelerator: Any) -> None:
+        with self._caching(accelerator):
+            super().new_cache_latents(model, accelerator)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if self._training_epoch is None:
+            return super().__getitem__(index)
+        with _drawing_from(generator(self.draw_seed, self.epoch, index, "single")):
+            self.set_current_epoch(self.epoch)
+            self.current_step = self.step_of(index)
+            return super().__getitem__(index)
+
+    @contextmanager
+    def _caching(self, accelerator: Any) -> Iterator[Any]:
+        """Upstream's caching strategy. It takes a torn file for none; and in pure runs the VAE's noise depends on the
+        images that are encoded together, not on those before, and training's draws on none of it."""
+        strategy = LatentsCachingStrategy.get_strategy()
+        cache, is_cached = strategy.cache_batch_latents, strategy.is_disk_cached_latents_expected
+
+        def cache_purely(model: Any, infos: Sequence[ImageInfo], *args: Any) -> None:
+            names = [f"{os.path.basename(info.image_key)} {info.bucket_reso}" for info in infos]
+            torch.manual_seed(generator(self.draw_seed, 0, 0, f"encode {names}").getrandbits(63))
+            cache(model, infos, *args)
+
+        def is_whole(size: Size, path: str, *args: Any) -> bool:
+            try:
+                return is_cached(size, path, *args)
+            except Exception:  # a torn file, which upstream left when it was killed
+                os.remove(path)
+                return False
+
+        with ExitStack() as undo:
+            undo.callback(replace(strategy, "is_disk_cached_latents_expected", is_whole))
+            if self._training_epoch is not None:
+                devices = [accelerator.device] if accelerator.device.type == "cuda" else []
+                undo.enter_context(torch.random.fork_rng(devices))
+                undo.callback(replace(strategy, "cache_batch_latents", cache_purely))
+            yield strategy
 
 
 class CompositeDataset(SwitchedDataset):
     """Composites of the subsets' images. `composite` holds CompositeOptions' fields, `seed` is the run's."""
 
     def __init__(self, *args: Any, composite: dict, seed: int | None = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, seed=seed, **kwargs)
         self.options = CompositeOptions(**composite)
-        self.composite_seed = seed or 0
         self.plan: Plan | None = None
-        self._training_epoch: Any = None
         self._panel_infos: dict[tuple[str, Size], ImageInfo] = {}
         self._picture_infos: dict[tuple[int, int], ImageInfo] = {}
         # Every image's subset: a view's `image_to_subset` holds the batch's composites instead.
@@ -75,7 +158,7 @@ class CompositeDataset(SwitchedDataset):
         for info in self.image_data.values():
             info.image_size = self.get_image_size(info.absolute_path)
         characters = characters_of(self._characters_subsets())
-        self.plan = Plan(characters, self._canvas(), self.options, self.batch_size, self.composite_seed)
+        self.plan = Plan(characters, self._canvas(), self.options, self.batch_size, self.draw_seed)
         self._length = self.plan.batches
         self.num_train_images = self.plan.composites
         self.enable_bucket = True
@@ -110,11 +193,6 @@ class CompositeDataset(SwitchedDataset):
             aspect=self.options.aspect,
         )
 
-    def share_epoch(self, epoch: Any) -> None:
-        """Takes upstream's shared epoch counter. Its collator tells the dataset only after a batch was fetched, so a
-        worker's first batch would still be of the epoch before."""
-        self._training_epoch = epoch
-
     def shuffle_buckets(self) -> None:
         """Nothing to shuffle: the plan mixes every epoch anew, and upstream's would reseed the global generator."""
 
@@ -125,20 +203,25 @@ class CompositeDataset(SwitchedDataset):
 
     def new_cache_latents(self, model: Any, accelerator: Any) -> None:
         """Encodes each image once per panel size (`join = "latent"`), or each composite of a few epochs ("pixel")."""
-        strategy = LatentsCachingStrategy.get_strategy()
         infos = self._infos_to_cache()
-        if strategy.cache_to_disk:
-            digest = _model_digest(model)
-            file_digest = cache(_file_digest)
-            for info in infos:
-                info.latents_npz = self._cache_path(info, digest, file_digest)
-            infos = infos[accelerator.process_index :: accelerator.num_processes]
-            infos = [info for info in infos if not self._is_cached(strategy, info)]
-        with ThreadPoolExecutor(max(1, strategy.batch_size)) as loaders:
+        with self._caching(accelerator) as strategy, ThreadPoolExecutor(max(1, strategy.batch_size)) as loaders:
+            if strategy.cache_to_disk:
+                infos = self._missing_on_disk(infos, strategy, model, accelerator)
             for batch in tqdm(list(self._encodable(infos, strategy.batch_size)), desc="caching panels"):
                 for info, picture in zip(batch, loaders.map(self._picture, batch), strict=True):
                     info.image = picture
-                _encode(strategy, model, batch)
+                strategy.cache_batch_latents(model, batch, batch[0].flip_aug, batch[0].alpha_masked, False)
+                for info in batch:
+                    info.image = None
+
+    def _missing_on_disk(self, infos: Sequence[ImageInfo], strategy: Any, model: Any, accelerator: Any) -> list[ImageInfo]:
+        """Names every info's cache file; this process's share of those that are not there."""
+        digest, file_digest = _model_digest(model), cache(_file_digest)
+        for info in infos:
+            info.latents_npz = self._cache_path(info, digest, file_digest)
+        own = infos[accelerator.process_index :: accelerator.num_processes]
+        expected = strategy.is_disk_cached_latents_expected
+        return [i for i in own if not expected(i.bucket_reso, i.latents_npz, i.flip_aug, i.alpha_masked)]
 
     def _infos_to_cache(self) -> list[ImageInfo]:
         if self.options.join == "pixel":
@@ -195,35 +278,19 @@ class CompositeDataset(SwitchedDataset):
         base, (width, height) = os.path.splitext(panels[0].image.path)[0], info.bucket_reso
         return f"{base}_{width:04d}x{height:04d}_{digest.hexdigest()[:16]}{CACHE_SUFFIX}"
 
-    @staticmethod
-    def _is_cached(strategy: Any, info: ImageInfo) -> bool:
-        try:
-            return strategy.is_disk_cached_latents_expected(
-                info.bucket_reso, info.latents_npz, info.flip_aug, info.alpha_masked
-            )
-        except Exception:  # a torn file, from a run that was killed: upstream would stop at it
-            os.remove(info.latents_npz)
-            return False
-
     # -- batches --------------------------------------------------------------------------------------------------
-
-    @property
-    def epoch(self) -> int:
-        """The epoch that is being trained, from 1."""
-        shared = self._training_epoch
-        return max(1, self.current_epoch if shared is None else shared.value)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         epoch = self.epoch
         composites = [self.plan.composite(epoch, number) for number in self.plan.batch(epoch, index)]
-        view = self._view(composites, epoch)
+        view = self._view(composites, epoch, Progress(self.step_of(index), self.max_train_steps))
         example = DreamBoothDataset.__getitem__(view, 0)
         self._add_conditioning(example, composites)
         if example["images"] is not None and self.options.join == "latent":
             example["panel_widths"] = [[panel.size[0] for panel in composite.panels] for composite in composites]
         return example
 
-    def _view(self, composites: Sequence[Composite], epoch: int) -> CompositeDataset:
+    def _view(self, composites: Sequence[Composite], epoch: int, progress: Progress) -> CompositeDataset:
         """This dataset as upstream's `__getitem__` should see it for one batch: one bucket with these images."""
         view = copy.copy(self)
         view._batch = {f"{composite.epoch}/{composite.index}": composite for composite in composites}
@@ -233,7 +300,6 @@ class CompositeDataset(SwitchedDataset):
         for key, composite in view._batch.items():
             masked = any(self._masked(panel) for panel in composite.panels)
             info = self._info(key, composite.size, masked)
-            progress = Progress(self.current_step, self.max_train_steps)
             info.caption = self.plan.caption(composite, epoch, progress, self._budget())
             self._fill_latents(info, composite)
             view.image_data[key] = info
@@ -324,7 +390,7 @@ class CompositeDataset(SwitchedDataset):
 
     def _joined_picture(self, composite: Composite, alpha: bool) -> np.ndarray:
         """uint8 (height, width, 3 or 4)."""
-        rng = generator(self.composite_seed, composite.epoch, composite.index, "augment")
+        rng = generator(self.draw_seed, composite.epoch, composite.index, "augment")
         panels = [self._panel_picture(panel, alpha, rng) for panel in composite.panels]
         return join_panels(panels, axis=-2)
 
@@ -370,19 +436,6 @@ def _covering_size(panel: Panel) -> Size:
 def _crop_top_left(panel: Panel) -> tuple[int, int]:
     left, top, right, _ = BucketManager.get_crop_ltrb(panel.size, panel.image.size)
     return int(top), int(panel.size[0] - right if panel.flipped else left)
-
-
-def _encode(strategy: Any, model: Any, batch: Sequence[ImageInfo]) -> None:
-    """One VAE pass through upstream's strategy; a file gets its name only when it is complete."""
-    names = [info.latents_npz for info in batch]
-    for info in batch:
-        info.latents_npz = info.latents_npz and f"{info.latents_npz}.{os.getpid()}.npz"
-    strategy.cache_batch_latents(model, batch, batch[0].flip_aug, batch[0].alpha_masked, False)
-    for info, name in zip(batch, names, strict=True):
-        info.image = None
-        if name:
-            os.replace(info.latents_npz, name)
-            info.latents_npz = name
 
 
 def _file_digest(path: str) -> bytes:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from lycoris_composite.errors import UserError
+
 _EXIF_ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
 
@@ -44,7 +46,17 @@ def _header_exif(image: Image.Image) -> Mapping[int, Any]:
 
 def read_image(path: str | Path, alpha: bool = False) -> np.ndarray:
     """The upright image as uint8 (height, width, 3), or (height, width, 4) with `alpha`: upstream's `load_image`,
-    but with EXIF orientation applied and 16-bit images scaled. Raises OSError for what cannot be decoded."""
+    but with EXIF orientation applied and 16-bit images scaled. Raises UserError for what cannot be decoded."""
+    try:
+        return _decoded(path, alpha)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: is gone; put it back, then run the same command again.") from error
+    except Exception as error:  # Pillow raises many kinds for broken data
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: cannot be decoded ({reason}); remove or replace it.") from error
+
+
+def _decoded(path: str | Path, alpha: bool) -> np.ndarray:
     with Image.open(path) as image:
         if _header_exif(image).get(_EXIF_ORIENTATION, 1) != 1:
             image = ImageOps.exif_transpose(image)

@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
+import re
+import shlex
 import sys
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lycoris_composite import checkout, config, images
-from lycoris_composite.errors import UserError
+from lycoris_composite import checkout, config
+from lycoris_composite.agenda import Task, check_unchanged, tasks_of
+from lycoris_composite.errors import Stopped, UserError, printable, sentence
+from lycoris_composite.inputs import bad_files, datasets_to_join, input_digests, plans_of
+from lycoris_composite.journal import Journal, StageRecord, digest, sole_run
 from lycoris_composite.plan import Plan
 from lycoris_composite.sampling import MOST_CHARACTERS, sample_prompts
-from lycoris_composite.stages import Stage, config_text, dataset_config, overridden_datasets, stages_of, toml_text, without_cuda
-from lycoris_composite.subsets import datasets_of, parse_resolution, plan_of
+from lycoris_composite.stages import (
+    DEFAULT_NAME,
+    Stage,
+    config_text,
+    dataset_config,
+    stages_of,
+    toml_text,
+    without_cuda,
+)
+from lycoris_composite.states import Sitting, remove_asked_states
+from lycoris_composite.stopping import StopRequest
+from lycoris_composite.subsets import parse_resolution
+from lycoris_composite.whole import cannot_write, remove_leftovers, write_whole
 
 BUILTIN = "builtin"
+# What upstream's own writing (logs, folders) meets on a disk that is full, read-only, broken or gone.
+_DISK_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT}
 _HELP = """\
 Trains the two stages of a kohya config with a [composite] table: single
 characters, then composites of them.
@@ -43,28 +62,47 @@ def parser() -> argparse.ArgumentParser:
     add("--stage", type=int, choices=(1, 2), help="one stage alone; 2 needs what 1 has saved")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="set any key, dots for tables")
     add("--cpu", action="store_true", help="run without CUDA, and say what has to change")
+    add("--fresh", action="store_true", help="start over, whatever an earlier run has left")
+    add("--continue_anyway", action="store_true", help="go on although settings or files have changed")
+    add("--skip_bad", action="store_true", help="train without the images and captions that cannot be used")
     add("--allow_pickle", action="store_true", help="load .ckpt files that hold more than weights")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the stages. 0 when they are done, 2 for a mistake that the user can mend, said in one sentence."""
+    """Runs the stages. 0 when they are done, 2 for a mistake that the user can mend, said in one sentence, 130 or 143
+    when somebody stopped it."""
     own, flags = parser().parse_known_args(arguments)
-    return report(lambda: _run(own, flags))
+    with StopRequest().listening() as stop:
+        return report(lambda: _run(own, flags, stop))
 
 
 def report(action: Callable[[], None]) -> int:
-    """Runs an action for the command line: a UserError becomes one line and exit code 2."""
+    """Runs an action for the command line: a UserError, or a disk that refuses, becomes one line and exit code 2."""
     try:
         action()
-    except UserError as error:
+    except (UserError, OSError) as error:
+        if isinstance(error, OSError):
+            if error.errno not in _DISK_REFUSES:
+                raise
+            error = UserError(cannot_write(error.filename or "a file", error))
         if _is_main_process():
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {sentence(error)}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        _say(f"{stopped}; go on with: {shlex.join([*_starter(), *sys.argv])}")
+        return stopped.exit_code
     return 0
 
 
-def _run(own: argparse.Namespace, flags: Sequence[str]) -> None:
+def _starter() -> list[str]:
+    """What began this command line, as far as it can be seen from inside."""
+    return ["accelerate", "launch"] if "ACCELERATE_DYNAMO_BACKEND" in os.environ else ["python"]
+
+
+def _run(own: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> None:
+    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):  # before the libraries that read them are imported
+        os.environ.setdefault(variable, "1")
     settings = config.load(own.config, own.set)
     trainer = _trainer(settings.trainer, own.sd_scripts)
     settings = replace(settings, kohya={**settings.kohya, **_without_set(trainer.given_flags(flags), own.set)})
@@ -74,14 +112,71 @@ def _run(own: argparse.Namespace, flags: Sequence[str]) -> None:
     stages = stages_of(settings, own.stage)
     for stage in stages:
         trainer.check_stage(stage, str(own.config))
-    plans = _check_data(settings)
+    datasets = datasets_to_join(settings)
+    skipped = _skipped(bad_files(datasets, _is_main_process()), own.skip_bad)
+    plans = plans_of(settings, datasets, skipped)
+    for plan in plans:
+        names = ", ".join(f"{character.trigger} ({len(character.images)})" for character in plan.characters)
+        _say(f"characters: {names}; {plan.composites} composites an epoch in {len(plan.sizes)} size(s)")
     _check_start(stages[0])
-    for stage in stages:
-        _write_configs(stage, settings, plans)
-    for stage in stages:
-        _say(f"stage {stage.number}: {'composites' if stage.composite else 'single images'} -> {stage.output}")
-        trainer.run_stage(_with_prompts(stage), own.allow_pickle)
+    name = settings.kohya.get("output_name") or DEFAULT_NAME
+    with sole_run(stages[0].output_dir / f"{name}.run.lock") if _is_main_process() else nullcontext():
+        journal = Journal(stages[0].output_dir / f"{name}.run.json")
+        tasks, lines = _from_main_process(lambda: _tasks(own, stages, journal, plans))
+        for line in lines:
+            _say(line)
+        for task in tasks:
+            _write_configs(task.stage, settings, plans)
+        for task in tasks:
+            sitting = Sitting(task.record.run, task.stage.number, task.stage.output, stop, task.state, skipped)
+            _train(task, sitting, trainer, journal, own.allow_pickle)
     trainer.end()
+
+
+def _skipped(bad: Mapping[str, str], is_allowed: bool) -> frozenset[str]:
+    """The images to train without. Raises UserError, each of them named, where that is not what the user wants."""
+    for reason in bad.values():
+        _say(f"{'left out' if is_allowed else 'bad file'}: {reason}")
+    if bad and not is_allowed:
+        raise UserError(f"{len(bad)} file(s) cannot be used (named above); mend or remove them, or give --skip_bad.")
+    return frozenset(bad)
+
+
+def _tasks(
+    own: argparse.Namespace, stages: Sequence[Stage], journal: Journal, plans: Sequence[Plan]
+) -> tuple[list[Task], list[str]]:
+    """What is left to do. Raises UserError where an interrupted run was another one."""
+    journal.read(without=[stage.number for stage in stages] if own.fresh else [])
+    for folder in {stage.output_dir for stage in stages}:
+        remove_leftovers(folder)
+        remove_leftovers(folder / "sample")
+    processes = os.environ.get("WORLD_SIZE", "1")
+    inputs = input_digests(stages[0], plans, show_progress=True)
+    records = {
+        stage.number: StageRecord({**stage.shaping, "processes": processes}, inputs, _weights(stage)) for stage in stages
+    }
+    if not own.continue_anyway:
+        check_unchanged(journal, stages, records)
+    return tasks_of(journal, stages, records)
+
+
+def _weights(stage: Stage) -> str | None:
+    """The digest of the weights that a stage starts from, where they are there yet."""
+    path = stage.weights_from
+    return digest(path) if path is not None and path.is_file() else None
+
+
+def _train(task: Task, sitting: Sitting, trainer: Any, journal: Journal, allow_pickle: bool) -> None:
+    stage = task.stage
+    _say(f"stage {stage.number}: {'composites' if stage.composite else 'single images'} -> {stage.output}")
+    if _is_main_process():
+        journal.begin(stage.number, replace(task.record, weights=_weights(stage)))
+    trainer.run_stage(_with_prompts(stage), sitting, allow_pickle)
+    if _is_main_process():
+        journal.finish(stage.number, digest(stage.output))
+        remove_asked_states(stage.output_dir, task.record.run, stage.number)
+    if sitting.stop.signal:
+        raise Stopped(sitting.stop.signal, f"stopped after stage {stage.number}")
 
 
 def _trainer(name: str, sd_scripts: str | None) -> Any:
@@ -114,39 +209,23 @@ def _on_cpu(settings: config.Settings) -> config.Settings:
     return replace(settings, kohya=kohya, stage2=without_cuda(settings.stage2)[0])
 
 
-def _check_data(settings: config.Settings) -> list[Plan]:
-    """Reads headers, captions and pixels once, for the stage that makes composites: a mistake must not wait until
-    stage 1 has been trained. The plans are the ones that training will make."""
-    [stage] = stages_of(settings, only=2)
-    source = stage.settings.get("dataset_config")
-    tables = overridden_datasets(config.read_toml(Path(source)), settings.stage2) if source else None
-    datasets = datasets_of(stage.settings, settings.composite.aspect, tables)
-    plans = [plan_of(dataset, settings.composite, stage.settings["seed"]) for dataset in datasets]
-    paths = sorted({image.path for plan in plans for character in plan.characters for image in character.images})
-    with ThreadPoolExecutor() as readers:
-        list(readers.map(_check_pixels, paths))
-    for plan in plans:
-        names = ", ".join(f"{character.trigger} ({len(character.images)})" for character in plan.characters)
-        _say(f"characters: {names}; {plan.composites} composites an epoch in {len(plan.sizes)} size(s)")
-    return plans
-
-
-def _check_pixels(path: str) -> None:
-    try:
-        images.read_image(path)
-    except Exception as error:  # Pillow raises many kinds for broken data
-        raise UserError(f"{path}: cannot be decoded ({error}); remove or replace it.") from error
-
-
 def _check_start(stage: Stage) -> None:
     if stage.weights_from is not None and not stage.weights_from.is_file():
         raise UserError(f"{stage.weights_from}: not there, but stage 2 starts from it; run stage 1 first.")
     model = stage.settings.get("pretrained_model_name_or_path")
     if not model:
         raise UserError("pretrained_model_name_or_path: not set; name the base model's file or folder.")
-    path = Path(model)
-    if not path.exists() and (path.is_absolute() or path.suffix in (".ckpt", ".safetensors")):
-        raise UserError(f"pretrained_model_name_or_path {model}: no such file or folder; correct the path.")
+    if not Path(model).exists() and not _is_in_hub_cache(model):
+        raise UserError(
+            f"pretrained_model_name_or_path {model}: no such file or folder, and no model of that name in the hub's cache; "
+            "correct the path, or download the model first: training fetches nothing."
+        )
+
+
+def _is_in_hub_cache(name: str) -> bool:
+    home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
+    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and (cache / f"models--{name.replace('/', '--')}").is_dir()
 
 
 def _write_configs(stage: Stage, settings: config.Settings, plans: Sequence[Plan]) -> None:
@@ -173,15 +252,12 @@ def _prompts_file(stage: Stage) -> Path:
     return stage.output_dir / f"{stage.name.removesuffix('-stage1')}-prompts.json"
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file that is complete under its name or not there. Every process of a run writes the same text."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); make room or choose another output_dir.") from error
+def _from_main_process(make: Callable[[], Any]) -> Any:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return make()
+    from lycoris_composite.trainers.ranks import from_main_process
+
+    return from_main_process(make)
 
 
 def _is_main_process() -> bool:
@@ -190,4 +266,4 @@ def _is_main_process() -> bool:
 
 def _say(line: str) -> None:
     if _is_main_process():
-        print(f"lycoris-composite: {line}", flush=True)
+        print(f"lycoris-composite: {printable(line)}", flush=True)

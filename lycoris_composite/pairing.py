@@ -85,3 +85,14 @@ def _images(characters: np.ndarray, counts: Sequence[int], rng: np.random.Genera
         rounds = np.tile(np.arange(count, dtype=np.int32), (-(-len(places) // count), 1))
         images[places] = rng.permuted(rounds, axis=1).reshape(-1)[: len(places)]
     return images.reshape(characters.shape)
+
+
+def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
+    """The order in which an epoch takes its `count` batches."""
+    return generator(seed, epoch, 0, "order").sample(range(count), count)
+
+
+def noise_seed(seed: int, epoch: int, index: int, rank: int) -> int:
+    """What the trainer's generator starts from for batch `index` of an epoch, 63 bits: noise and timesteps do not
+    depend on what was drawn before, so a resumed run draws what an undisturbed one does."""
+    return generator(seed, epoch, index, f"noise {rank}").getrandbits(63)

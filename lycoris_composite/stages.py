@@ -13,15 +13,21 @@ from typing import Any
 
 import toml
 
-from lycoris_composite.config import Settings
+from lycoris_composite.config import Settings, check_value
 from lycoris_composite.errors import UserError
 from lycoris_composite.plan import CompositeOptions
 from lycoris_composite.subsets import FLAG_NAMES
 
-_DEFAULT_NAME = "last"  # upstream's, where output_name is missing
+DEFAULT_NAME = "last"  # upstream's, where output_name is missing
 # They say where an interrupted run goes on, which is the stage that runs first.
 _RESUME_KEYS = ("resume", "resume_from_huggingface", "initial_epoch", "initial_step", "skip_until_initial_step")
 _SECRETS = ("wandb_api_key", "huggingface_token")
+# What does not change the weights, and may be another when an interrupted run goes on. Paths count by what they hold.
+_WITHOUT_EFFECT = re.compile(
+    "(sample|log|logging|wandb|console_log|huggingface|metadata|save_every|save_last|save_n_epoch|save_state)_.*"
+    "|save_state|logging_dir|async_upload|training_comment|max_data_loader_n_workers|persistent_data_loader_workers"
+    "|output_dir|output_name|network_weights|tokenizer_cache_dir"
+)
 _FALLBACKS_WITHOUT_CUDA = {
     "xformers": (False, {"sdpa": True}, "sdpa attention instead of xformers"),
     "mem_eff_attn": (False, {"sdpa": True}, "sdpa attention instead of mem_eff_attn"),
@@ -65,6 +71,14 @@ class Stage:
         return self.output_dir / f"{self.name}-dataset.toml"
 
     @property
+    def shaping(self) -> dict[str, str]:
+        """The settings that shape the weights, as text."""
+        kept = {**self.settings, "composite": asdict(self.composite) if self.composite else None}
+        ignored = {*_SECRETS, *_RESUME_KEYS}
+        kept = {key: value for key, value in kept.items() if key not in ignored and not _WITHOUT_EFFECT.fullmatch(key)}
+        return {key: json.dumps(value, ensure_ascii=False) for key, value in sorted(kept.items()) if value is not None}
+
+    @property
     def secrets(self) -> dict[str, Any]:
         """What has to reach upstream but must not be written anywhere."""
         return {key: self.settings[key] for key in _SECRETS if self.settings.get(key)}
@@ -75,7 +89,10 @@ def stages_of(settings: Settings, only: int | None = None) -> list[Stage]:
     kohya = dict(settings.kohya)
     if not kohya.get("output_dir"):
         raise UserError(f"{settings.path}, output_dir: not set; name the folder for the trained files.")
-    kohya["output_name"] = str(kohya.get("output_name") or _DEFAULT_NAME)
+    check_value(kohya["output_dir"], str, f"{settings.path}, output_dir")
+    kohya["output_name"] = str(kohya.get("output_name") or DEFAULT_NAME)
+    if Path(kohya["output_name"]).name != kohya["output_name"] or not kohya["output_name"].isprintable():
+        raise UserError(f"{settings.path}, output_name: {kohya['output_name']!r} is no file name; put folders in output_dir.")
     if kohya.get("seed") is None:
         # Upstream would draw one in every process, and composites have to agree between them and after a resume.
         lasting = sorted((item for item in kohya.items() if item[0] not in _RESUME_KEYS), key=str)

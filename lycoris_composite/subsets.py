@@ -6,18 +6,27 @@ found in a second and not when stage 2 begins. Options fall back as upstream's d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from lycoris_composite.captions import CaptionRules
 from lycoris_composite.characters import Subset, characters_of, read_subset
-from lycoris_composite.config import read_toml
+from lycoris_composite.config import check_value, read_toml
 from lycoris_composite.errors import UserError
 from lycoris_composite.layout import Canvas
 from lycoris_composite.plan import CompositeOptions, Plan
 
+_LONGEST_SIDE = 65_536  # pixels; no picture is larger, and lists of buckets grow with it
+OPTION_TYPES: dict[str, type] = {
+    **{rule.name: str if rule.default is None else type(rule.default) for rule in fields(CaptionRules)},
+    **dict.fromkeys(("batch_size", "num_repeats", "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps"), int),
+    **dict.fromkeys(("enable_bucket", "bucket_no_upscale", "flip_aug", "is_reg"), bool),
+    **dict.fromkeys(("class_tokens", "caption_extension"), str),
+    "token_warmup_step": float,
+}
 # `train_batch_size` and `dataset_repeats` are called so among kohya's flags, and otherwise in dataset_config files.
 FLAG_NAMES = {"batch_size": "train_batch_size", "num_repeats": "dataset_repeats"}
 
@@ -46,9 +55,9 @@ def datasets_of(settings: Mapping[str, Any], aspect: str, config: Mapping[str, A
     return [_dataset([settings], _folders(Path(folder)), aspect)]
 
 
-def plan_of(dataset: Dataset, options: CompositeOptions, seed: int) -> Plan:
-    """The plan of a dataset's composites, its headers and captions read from disk."""
-    characters = characters_of(read_subset(subset) for subset in dataset.subsets)
+def plan_of(dataset: Dataset, options: CompositeOptions, seed: int, skipped: Collection[str] = ()) -> Plan:
+    """The plan of a dataset's composites, its headers and captions read from disk, but for the images to be skipped."""
+    characters = characters_of(read_subset(subset, skipped) for subset in dataset.subsets)
     return Plan(characters, dataset.canvas, options, dataset.batch_size, seed)
 
 
@@ -69,6 +78,7 @@ def _folders(folder: Path) -> list[dict[str, Any]]:
 def _tables(config: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> list[tuple[list, list]]:
     general = config.get("general", {})
     found = []
+    _check_tables(config, path)
     for dataset in config.get("datasets", []):
         if "composite" in dataset or "composite" in general:
             raise UserError(
@@ -85,13 +95,36 @@ def _tables(config: Mapping[str, Any], settings: Mapping[str, Any], path: Path) 
     return found
 
 
+def _check_tables(config: Mapping[str, Any], path: Path) -> None:
+    """Raises UserError where a table is something else, or a value of a table is of another type than the code below
+    computes with. Upstream checks the rest."""
+    datasets = config.get("datasets", [])
+    subsets = [dataset.get("subsets", []) for dataset in datasets if isinstance(dataset, dict)] if _is_list(datasets) else []
+    if not _is_list(datasets) or not all(map(_is_list, subsets)) or not isinstance(config.get("general", {}), dict):
+        raise UserError(f"{path}: [general] must be a table, [[datasets]] and [[datasets.subsets]] lists of tables; mend them.")
+    for table in (config.get("general", {}), *datasets, *chain(*subsets)):
+        for key, value in table.items():
+            if key in OPTION_TYPES:
+                check_value(value, OPTION_TYPES[key], f"{path}, {key}")
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
+
+
 def _dataset(levels: Sequence[Mapping[str, Any]], subsets: Sequence[Mapping[str, Any]], aspect: str) -> Dataset:
     def option(name: str, default: Any = None) -> Any:
         return _fall_back(name, levels, default)
 
+    def positive(name: str, default: int) -> int:
+        value = option(name, default)
+        if not 1 <= value <= _LONGEST_SIDE:
+            raise UserError(f"{name}: {value} is out of range; give 1 to {_LONGEST_SIDE}.")
+        return value
+
     bucketed = bool(option("enable_bucket", False))
-    multiple = int(option("bucket_reso_steps", 64)) if bucketed else 64
-    smallest, largest = int(option("min_bucket_reso", 256)), int(option("max_bucket_reso", 1024))
+    multiple = positive("bucket_reso_steps", 64) if bucketed else 64
+    smallest, largest = positive("min_bucket_reso", 256), positive("max_bucket_reso", 1024)
     canvas = Canvas(
         size=parse_resolution(option("resolution")),
         multiple=multiple,
@@ -102,7 +135,7 @@ def _dataset(levels: Sequence[Mapping[str, Any]], subsets: Sequence[Mapping[str,
     )
     read = [_subset([subset, *levels]) for subset in subsets]
     # upstream ignores a subset with fewer repeats than one
-    return Dataset(canvas, int(option("batch_size", 1)), tuple(subset for subset in read if subset.repeats > 0))
+    return Dataset(canvas, positive("batch_size", 1), tuple(subset for subset in read if subset.repeats > 0))
 
 
 def _subset(levels: Sequence[Mapping[str, Any]]) -> Subset:
@@ -135,8 +168,8 @@ def parse_resolution(value: Any) -> tuple[int, int]:
     parts = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
     try:
         sizes = [int(part) for part in parts]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         sizes = []
-    if len(sizes) not in (1, 2) or min(sizes) < 1:
+    if len(sizes) not in (1, 2) or not 1 <= min(sizes) <= max(sizes) <= _LONGEST_SIDE:
         raise UserError(f'resolution: {value!r} is no size; write "width,height" in pixels.')
     return sizes[0], sizes[-1]

@@ -1,4 +1,4 @@
-"""train_util.collator_class, wrapped so that the shared epoch counter it is given becomes known.
+"""train_util.collator_class, wrapped so that the shared counters it is given, epoch and step, become known.
 
 Why: the collator tells a dataset its epoch only after a batch was fetched, so a worker's first batch of an epoch
 would be made for the epoch before (a persistent worker) or for none at all (a new one).
@@ -21,12 +21,12 @@ def check() -> None:
     require_parameters(train_util.collator_class, "epoch", "step", "dataset")
 
 
-def apply(on_epoch_counter: Callable[[Any], None]) -> Undo:
-    """Calls `on_epoch_counter` with the `multiprocessing.Value` whenever a collator is made."""
+def apply(on_counters: Callable[[Any, Any], None]) -> Undo:
+    """Calls `on_counters` with the two `multiprocessing.Value`s whenever a collator is made."""
     original = train_util.collator_class
 
     def collator_class(epoch: Any, step: Any, dataset: Any) -> Any:
-        on_epoch_counter(epoch)
+        on_counters(epoch, step)
         return original(epoch, step, dataset)
 
     return replace(train_util, "collator_class", collator_class)

@@ -47,7 +47,7 @@ def test_both_stages_and_their_samples(embedded: World, tmp_path: Path) -> None:
 def test_stage_2_starts_from_stage_1s_weights(embedded: World, tmp_path: Path) -> None:
     assert embedded.train(tmp_path, "--cpu", max_train_steps=2).code == 0
     config = embedded.train(
-        tmp_path, "--cpu", "--stage", "2", "--set", "composite.stage2.learning_rate=1e-12", max_train_steps=1
+        tmp_path, "--cpu", "--stage", "2", "--fresh", "--set", "composite.stage2.learning_rate=1e-12", max_train_steps=1
     )
     assert config.code == 0
     with (

@@ -161,6 +161,6 @@ def test_run_without_a_checkout_says_so(tmp_path, monkeypatch, capsys):
 
 
 def test_setup_prints_what_was_done(monkeypatch, capsys):
-    monkeypatch.setattr(checkout, "setup", lambda url, ref, folder: [f"{url} {ref}", f"in {folder}"])
+    monkeypatch.setattr(checkout, "setup", lambda url, ref, folder, tokenizers: [f"{url} {ref}", f"in {folder}"])
     assert cli.main(["setup", "--ref", "v0.10.0", "--dir", "there"]) == 0
     assert capsys.readouterr().out == f"{checkout.PUBLIC_URL} v0.10.0\nin there\n"

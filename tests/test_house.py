@@ -17,21 +17,24 @@ HOUSE = (
     ("cli", "train"),
     ("launcher",),
     ("trainers.kohya", "trainers.builtin"),
+    ("trainers.kohya_trainer",),
     ("dataset", "trainers.builtin_data", "trainers.builtin_model"),
-    ("trainers.lycoris_args",),
-    ("stages", "sampling", "metadata"),
+    ("trainers.lycoris_args", "trainers.ranks", "trainers.saving"),
+    ("agenda", "inputs"),
+    ("stages", "sampling", "metadata", "states", "journal"),
     ("subsets",),
     ("config",),
     ("plan",),
     ("characters",),
     ("pairing", "layout", "captions", "compose", "tokens", "checkout"),
-    ("images",),
+    ("images", "whole", "stopping"),
     ("errors",),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}
 UPSTREAM_ROOMS = (
     "dataset",
-    *(f"trainers.{name}" for name in ("kohya", "builtin", "builtin_data", "builtin_model", "lycoris_args")),
+    *(f"trainers.{name}" for name in ("kohya", "kohya_trainer", "builtin", "builtin_data", "builtin_model")),
+    *(f"trainers.{name}" for name in ("lycoris_args", "ranks", "saving")),
 )
 UPSTREAM = {
     "torch",
@@ -91,7 +94,7 @@ def test_a_plain_room_imports_neither_torch_nor_upstream(room):
 
 
 def test_only_the_trainer_imports_the_dataset():
-    assert [room for room in ROOMS if "dataset" in rooms_imported(ROOMS[room])] == ["trainers.kohya"]
+    assert [room for room in ROOMS if "dataset" in rooms_imported(ROOMS[room])] == ["trainers.kohya", "trainers.kohya_trainer"]
 
 
 @pytest.mark.parametrize("path", PATCH_FILES, ids=lambda path: path.stem)

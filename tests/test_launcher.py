@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lycoris_composite import config, launcher, stages
+from lycoris_composite import config, inputs, launcher, stages
 from lycoris_composite.errors import UserError
 from tests.tiny import draw_characters
 
@@ -17,6 +17,12 @@ def settings_for(folder: Path, **kohya) -> config.Settings:
     base = {"train_data_dir": str(folder / "data"), "resolution": "128,128", "enable_bucket": True, "min_bucket_reso": 64}
     base |= {"caption_extension": ".txt", "keep_tokens": 1, "output_dir": str(folder / "out"), "seed": 1}
     return config.Settings(folder / "cg3.toml", {**base, **kohya}, config.CompositeOptions(), stage2={"resolution": "192,192"})
+
+
+def checked_plans(settings: config.Settings) -> list:
+    datasets = inputs.datasets_to_join(settings)
+    assert not inputs.bad_files(datasets, show_progress=False)
+    return inputs.plans_of(settings, datasets, ())
 
 
 @pytest.mark.parametrize("override", ["seed=3", "training_arguments.seed=3"])
@@ -29,7 +35,7 @@ def test_what_stage_two_sets_leaves_the_flag_for_stage_one():
 
 
 def test_data_is_checked_as_stage_two_will_see_it(tmp_path):
-    [plan] = launcher._check_data(settings_for(tmp_path))
+    [plan] = checked_plans(settings_for(tmp_path))
     assert plan.canvas.size == (192, 192)
 
 
@@ -39,17 +45,9 @@ def test_stage_two_overrides_a_dataset_config_before_the_check(tmp_path):
     (tmp_path / "data.toml").write_text(stages.toml_text({"datasets": [{"resolution": 64, "subsets": subsets}]}))
     kohya = {**settings.kohya, "dataset_config": str(tmp_path / "data.toml")}
 
-    [plan] = launcher._check_data(config.Settings(settings.path, kohya, settings.composite, stage2=settings.stage2))
+    [plan] = checked_plans(config.Settings(settings.path, kohya, settings.composite, stage2=settings.stage2))
 
     assert plan.canvas.size == (192, 192)
-
-
-def test_a_truncated_image_is_found_before_training(tmp_path):
-    settings = settings_for(tmp_path)
-    image = tmp_path / "data" / "1_rin" / "01.png"
-    image.write_bytes(image.read_bytes()[:-40])
-    with pytest.raises(UserError, match=r"1_rin.01\.png: cannot be decoded"):
-        launcher._check_data(settings)
 
 
 def test_stage_two_alone_needs_what_stage_one_saved(tmp_path):
@@ -65,14 +63,18 @@ def test_a_base_model_that_is_not_there(tmp_path, model):
         launcher._check_start(stage)
 
 
-def test_a_name_on_a_hub_is_left_to_upstream(tmp_path):
+def test_a_name_on_a_hub_is_left_to_upstream_where_it_was_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     stage, _ = stages.stages_of(settings_for(tmp_path, pretrained_model_name_or_path="someone/model"))
+    with pytest.raises(UserError, match="someone/model: no such file or folder.* training fetches nothing"):
+        launcher._check_start(stage)
+    (tmp_path / "hub/models--someone--model").mkdir(parents=True)
     launcher._check_start(stage)
 
 
 def test_both_stages_share_prompts_made_from_the_characters(tmp_path):
     settings = settings_for(tmp_path)
-    plans = launcher._check_data(settings)
+    plans = checked_plans(settings)
     for stage in stages.stages_of(settings):
         launcher._write_configs(stage, settings, plans)
         assert config.read_toml(stage.config_file)["sample_prompts"] == str(tmp_path / "out" / "last-prompts.json")
@@ -83,15 +85,6 @@ def test_both_stages_share_prompts_made_from_the_characters(tmp_path):
 def test_a_users_own_prompts_win(tmp_path):
     settings = settings_for(tmp_path, sample_prompts="mine.txt")
     stage, _ = stages.stages_of(settings)
-    launcher._write_configs(stage, settings, launcher._check_data(settings))
+    launcher._write_configs(stage, settings, checked_plans(settings))
     assert config.read_toml(stage.config_file)["sample_prompts"] == "mine.txt"
     assert not list((tmp_path / "out").glob("*prompts*"))
-
-
-def test_a_file_is_whole_or_not_there(tmp_path):
-    target = tmp_path / "new" / "file.txt"
-    launcher.write_whole(target, "text")
-    assert [path.name for path in target.parent.iterdir()] == ["file.txt"]
-    (tmp_path / "plain").write_text("in the way")
-    with pytest.raises(UserError, match="cannot be written"):
-        launcher.write_whole(tmp_path / "plain" / "file.txt", "text")

@@ -24,19 +24,25 @@ from accelerate.utils import set_seed
 from diffusers import DDPMScheduler
 from diffusers.optimization import get_scheduler
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from lycoris_composite.captions import CaptionRules
 from lycoris_composite.characters import read_subset
-from lycoris_composite.config import parse_value, read_toml
-from lycoris_composite.errors import UserError, nearest
+from lycoris_composite.config import check_value, parse_value, read_toml
+from lycoris_composite.errors import Stopped, UserError, nearest
 from lycoris_composite.metadata import composite_metadata
+from lycoris_composite.pairing import noise_seed
 from lycoris_composite.stages import Stage
-from lycoris_composite.subsets import datasets_of, plan_of
-from lycoris_composite.trainers.builtin_data import Batches, Composites, Singles, encoded
+from lycoris_composite.states import Sitting, finish_state, place_of
+from lycoris_composite.subsets import OPTION_TYPES, datasets_of, plan_of
+from lycoris_composite.trainers.builtin_data import Batches, Composites, EpochOrder, Singles, encoded
 from lycoris_composite.trainers.builtin_model import LATENT_SCALE, NOISE, Text, load_model
 from lycoris_composite.trainers.lycoris_args import check_network_args
+from lycoris_composite.trainers.ranks import asked_signal
+from lycoris_composite.trainers.saving import save_whole, whole_weights
+from lycoris_composite.whole import whole
 from sd_scripts_patches import lycoris_timestep_embedding
 
 # What a stage may set, with sd-scripts' defaults.
@@ -48,6 +54,9 @@ _DEFAULTS: dict[str, Any] = {
     "save_model_as": "safetensors",
     "save_precision": None,
     "save_every_n_epochs": None,
+    "save_every_n_steps": None,
+    "save_state": False,
+    "save_state_on_train_end": False,
     "network_module": None,
     "network_weights": None,
     "network_dim": None,
@@ -112,6 +121,22 @@ _CHOICES = {
     "save_precision": ("", "float", "fp16", "bf16"),
     "sample_sampler": tuple(_SAMPLERS),
 }
+_NETWORK_STATE = "model.safetensors"  # accelerate's name for it
+# By the default where there is one. `True` beside a type allows a list of it.
+_TYPES: dict[str, tuple[type, bool]] = {
+    **{key: (type(value), False) for key, value in _DEFAULTS.items() if value is not None},
+    **{key: (kind, False) for key, kind in OPTION_TYPES.items()},
+    **dict.fromkeys(("max_grad_norm", "network_alpha", "lr_warmup_steps", "unet_lr"), (float, False)),
+    **dict.fromkeys(("min_snr_gamma", "v_pred_like_loss"), (float, False)),
+    **dict.fromkeys(("network_dim", "max_train_epochs", "max_token_length", "clip_skip", "seed"), (int, False)),
+    **dict.fromkeys(("save_every_n_epochs", "save_every_n_steps", "train_batch_size", "dataset_repeats"), (int, False)),
+    **dict.fromkeys(("sample_every_n_epochs", "sample_every_n_steps"), (int, False)),
+    **dict.fromkeys(("pretrained_model_name_or_path", "tokenizer_cache_dir", "output_dir", "output_name"), (str, False)),
+    **dict.fromkeys(("save_precision", "network_module", "network_weights", "sample_prompts"), (str, False)),
+    **dict.fromkeys(("train_data_dir", "dataset_config", "resolution"), (str, False)),
+    "network_args": (str, True),
+    "text_encoder_lr": (float, True),
+}
 _KNOWN = {*_DEFAULTS, *_DATA_OPTIONS, *_OFF, *_ONLY}
 _IN_METADATA = (
     *("output_name", "learning_rate", "unet_lr", "text_encoder_lr", "lr_scheduler", "network_module", "network_dim"),
@@ -159,6 +184,10 @@ class Builtin:
 
     def check_stage(self, stage: Stage, where: str) -> None:
         """Raises UserError for a stage that it cannot train."""
+        for key, value in stage.settings.items():
+            kind, is_list = _TYPES.get(key, (None, False))
+            if kind is not None and value is not None:
+                check_value(value, kind, f"{where} {key}", is_list)
         check_network_args(stage.settings, where)
         self.check_options({**{key: _DEFAULTS.get(key, value) for key, value in _ONLY.items()}, **stage.settings}, where)
         if stage.composite is not None and stage.composite.join != "latent":
@@ -174,9 +203,10 @@ class Builtin:
                 f"{where} sample_prompts: the built-in trainer reads .json; write one, or leave it to the characters."
             )
 
-    def run_stage(self, stage: Stage, allow_pickle: bool = False) -> None:
-        """Trains a stage. Pickled files are never loaded, so there is nothing to allow."""
-        _Run(stage).train()
+    def run_stage(self, stage: Stage, sitting: Sitting, allow_pickle: bool = False) -> None:
+        """Trains a stage. Pickled files are never loaded, so there is nothing to allow. Raises Stopped where somebody
+        stopped it."""
+        _Run(stage, sitting).train()
 
     def end(self) -> None:
         """Ends what the stages shared, where several processes ran them."""
@@ -187,12 +217,13 @@ class Builtin:
 class _Run:
     """One stage from its settings to its file."""
 
-    def __init__(self, stage: Stage) -> None:
-        self.stage = stage
+    def __init__(self, stage: Stage, sitting: Sitting) -> None:
+        self.stage, self.sitting = stage, sitting
         self.options = SimpleNamespace(**{**_DEFAULTS, **stage.settings})
         self.accelerator = Accelerator(mixed_precision=self.options.mixed_precision)
         self.dtype = _DTYPES.get(self.options.mixed_precision, torch.float32)
         self._losses: list[float] = []
+        self._step = sitting.state.step if sitting.state else 0
         set_seed(self.options.seed)
 
     def train(self) -> None:
@@ -200,26 +231,38 @@ class _Run:
         loader = self._loader()
         self.network = self._network()
         optimizer = self._optimizer()
-        steps = self._steps(len(loader))
+        self.steps = steps = self._steps(len(loader))
         scheduler = self._scheduler(optimizer, steps)
         self.optimizer, prepared, self.scheduler = self.accelerator.prepare(optimizer, loader, scheduler)
-        progress = tqdm(total=steps, desc="steps", disable=not self.accelerator.is_main_process)
-        if self.options.sample_at_first:
+        if self.sitting.state:
+            self._load_state(self.sitting.state.folder)
+        progress = tqdm(total=steps, initial=self._step, desc="steps", disable=not self.accelerator.is_main_process)
+        self.sitting.stop.waiting = True
+        if self.options.sample_at_first and not self._step:
             self._sample(0, 0)
         epochs = -(-steps // len(prepared))
-        for epoch in range(1, epochs + 1):
+        done, begun = place_of(self._step, len(prepared), 1, steps)
+        for epoch in range(done + 1, epochs + 1):
             loader.dataset.epoch.fill_(epoch)
-            for batch in islice(prepared, steps - len(self._losses)):
-                self._step(batch, progress)
+            batches = self.accelerator.skip_first_batches(prepared, begun) if begun else prepared
+            for number, batch in enumerate(islice(batches, steps - self._step), begun):
+                self._stop_if_asked(epoch)
+                torch.manual_seed(noise_seed(self.options.seed, epoch, number, self.accelerator.process_index))
+                self._train_on(batch, progress)
+                if self._is_due("save_every_n_steps", self._step):
+                    self._save_on_the_way(f"step{self._step:08d}", epoch)
+            begun = 0
             if self._is_due("save_every_n_epochs", epoch) and epoch < epochs:
-                self._save(self.stage.output.with_stem(f"{self.stage.name}-{epoch:06d}"), len(self._losses), epoch)
+                self._save_on_the_way(f"{epoch:06d}", epoch)
             if self._is_due("sample_every_n_epochs", epoch):
-                self._sample(epoch, len(self._losses))
+                self._sample(epoch, self._step)
         progress.close()
-        self._save(self.stage.output, len(self._losses), epochs)
+        if self.options.save_state or self.options.save_state_on_train_end:
+            self._save_state(self.stage.output.with_name(f"{self.stage.name}-state"), epochs)
+        self._save(self.stage.output, epochs)
         self.accelerator.wait_for_everyone()
 
-    def _step(self, batch: Mapping[str, Any], progress: tqdm) -> None:
+    def _train_on(self, batch: Mapping[str, Any], progress: tqdm) -> None:
         loss = self.loss(batch)
         self.accelerator.backward(loss)
         self._share_gradients()
@@ -228,11 +271,20 @@ class _Run:
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self._step += 1
         self._losses.append(float(loss.detach()))
         progress.update()
         progress.set_postfix(avr_loss=sum(self._losses) / len(self._losses))
-        if self._is_due("sample_every_n_steps", len(self._losses)):
-            self._sample(None, len(self._losses))
+        if self._is_due("sample_every_n_steps", self._step):
+            self._sample(None, self._step)
+
+    def _stop_if_asked(self, epoch: int) -> None:
+        signal = asked_signal(self.sitting.stop, self.accelerator)
+        if signal:
+            folder = self.sitting.asked_folder(self._step)
+            self._save_state(folder, epoch, asked=True)
+            self.accelerator.wait_for_everyone()
+            raise Stopped(signal, f"stopped after step {self._step} of {self.steps}; its state is in {folder}")
 
     def _is_due(self, key: str, number: int) -> bool:
         every = getattr(self.options, key)
@@ -280,10 +332,10 @@ class _Run:
         self.plans, sources = [], []
         for dataset in datasets:
             if stage.composite is None:
-                subsets = [read_subset(subset) for subset in dataset.subsets]
+                subsets = [read_subset(subset, self.sitting.skipped) for subset in dataset.subsets]
                 sources.append(Singles(subsets, dataset.canvas, dataset.batch_size, options.seed))
             else:
-                self.plans.append(plan_of(dataset, stage.composite, options.seed))
+                self.plans.append(plan_of(dataset, stage.composite, options.seed, self.sitting.skipped))
                 sources.append(Composites(self.plans[-1], self.text.budget()))
         panels = sorted(set().union(*(source.panels() for source in sources)))
         with torch.no_grad():
@@ -291,7 +343,8 @@ class _Run:
         workers = min(options.max_data_loader_n_workers, os.cpu_count() or 1)
         persistent = bool(options.persistent_data_loader_workers and workers)
         batches = Batches(sources, latents, self.text.ids)
-        return DataLoader(batches, 1, True, collate_fn=_alone, num_workers=workers, persistent_workers=persistent)
+        order = EpochOrder(batches, options.seed)
+        return DataLoader(batches, 1, sampler=order, collate_fn=_alone, num_workers=workers, persistent_workers=persistent)
 
     def _network(self) -> Any:
         from lycoris.kohya import create_network
@@ -335,21 +388,38 @@ class _Run:
                 if parameter.grad is not None:
                     parameter.grad = self.accelerator.reduce(parameter.grad, reduction="mean")
 
-    def _save(self, path: Path, step: int, epoch: int) -> None:
+    def _save_on_the_way(self, name: str, epoch: int) -> None:
+        """A checkpoint, and a state where the config wants one, under the names that upstream gives them."""
+        self._save(self.stage.output.with_stem(f"{self.stage.name}-{name}"), epoch)
+        if self.options.save_state:
+            self._save_state(self.stage.output.with_name(f"{self.stage.name}-{name}-state"), epoch)
+
+    def _save_state(self, folder: Path, epoch: int, asked: bool = False) -> None:
         if not self.accelerator.is_main_process:
             return
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_weights(folder) as part:
+            self.accelerator.save_state(str(part))
+            save_file({key: value.contiguous() for key, value in self.network.state_dict().items()}, part / _NETWORK_STATE)
+            finish_state(part, self.sitting, epoch, self._step, self.steps, asked)
+
+    def _load_state(self, folder: Path) -> None:
+        self.accelerator.load_state(str(folder))
+        self.network.load_state_dict(load_file(folder / _NETWORK_STATE))
+
+    def _save(self, path: Path, epoch: int) -> None:
+        if not self.accelerator.is_main_process:
+            return
         settings = self.stage.settings
         metadata = {f"ss_{key}": str(settings[key]) for key in _IN_METADATA if settings.get(key) is not None}
         metadata |= {
             "ss_base_model_version": "sd_v1",
-            "ss_steps": str(step),
+            "ss_steps": str(self._step),
             "ss_epoch": str(epoch),
             "ss_composite_trainer": "builtin",
         }
         metadata["ss_network_args"] = json.dumps(dict(one.split("=", 1) for one in settings.get("network_args") or []))
         metadata |= composite_metadata(self.plans) if self.plans else {}
-        self.network.save_weights(str(path), _DTYPES.get(self.options.save_precision, torch.float32), metadata)
+        save_whole(self.network.save_weights)(path, _DTYPES.get(self.options.save_precision, torch.float32), metadata)
 
     def _sample(self, epoch: int | None, step: int) -> None:
         """Pictures of the sample prompts, under the names that upstream gives them. Training's random numbers go on as
@@ -358,13 +428,13 @@ class _Run:
             return
         prompts = json.loads(Path(self.options.sample_prompts).read_text(encoding="utf-8"))
         folder = self.stage.output_dir / "sample"
-        folder.mkdir(parents=True, exist_ok=True)
         suffix = f"{step:06d}" if epoch is None else f"e{epoch:06d}"
         with torch.random.fork_rng(), torch.no_grad():
             for number, prompt in enumerate(prompts):
                 when = time.strftime("%Y%m%d%H%M%S")
                 picture = self.draw(prompt)
-                picture.save(folder / f"{self.stage.name}_{suffix}_{number:02d}_{when}_{prompt.get('seed', 0)}.png")
+                with whole(folder / f"{self.stage.name}_{suffix}_{number:02d}_{when}_{prompt.get('seed', 0)}.png") as part:
+                    picture.save(part)
 
     def draw(self, prompt: Mapping[str, Any]) -> Image.Image:
         """One picture of a prompt as kohya's JSON prompt files hold them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from PIL import Image
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 
 from lycoris_composite import images
@@ -19,7 +19,7 @@ from lycoris_composite.captions import Budget, PanelCaption, single_caption
 from lycoris_composite.characters import Subset
 from lycoris_composite.compose import join_panels
 from lycoris_composite.layout import Canvas, Size, bucket_of
-from lycoris_composite.pairing import generator
+from lycoris_composite.pairing import epoch_order, generator
 from lycoris_composite.plan import Composite, Plan
 
 
@@ -115,6 +115,19 @@ class Batches(Dataset):
         joined = [join_panels([self._latents[panel] for panel in panels], concatenate=torch.cat) for panels, _ in samples]
         captions = [caption for _, caption in samples]
         return {"latents": torch.stack(joined), "input_ids": self._ids(captions), "captions": captions}
+
+
+class EpochOrder(Sampler):
+    """The batches in the order of their epoch."""
+
+    def __init__(self, batches: Batches, seed: int) -> None:
+        self._batches, self._seed = batches, seed
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(epoch_order(len(self), self._seed, int(self._batches.epoch)))
 
 
 def encoded(panels: Sequence[StagePanel], vae: AutoencoderKL, device: torch.device) -> dict[StagePanel, torch.Tensor]:

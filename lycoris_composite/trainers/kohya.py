@@ -10,24 +10,29 @@ import argparse
 import ast
 import gc
 import importlib
-import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lycoris_composite import checkout, images
-from lycoris_composite.compose import join_panels
-from lycoris_composite.config import check_option_keys, composite_options, flatten, read_toml
+from lycoris_composite.config import check_option_keys, check_value, composite_options, flatten, read_toml
 from lycoris_composite.errors import UserError, nearest
-from lycoris_composite.metadata import composite_metadata
 from lycoris_composite.stages import Stage
+from lycoris_composite.states import Sitting
 from lycoris_composite.trainers.lycoris_args import check_network_args
+from lycoris_composite.whole import whole
 
-_STAGE_PATCHES = ["load_image", "accelerate_process_group", "accelerate_frozen_model"]
+if TYPE_CHECKING:
+    from lycoris_composite.trainers.kohya_trainer import RunHooks
+
+_STAGE_PATCHES = [
+    *("load_image", "accelerate_process_group", "accelerate_frozen_model"),
+    *("accelerate_save_state", "numpy_savez", "pillow_save", "glob_images"),
+]
 FITTING_VERSIONS = "v0.10.0, v0.10.1 and main at 48d368fa"
 
 
@@ -38,7 +43,6 @@ class Upstream:
         self.folder = folder
         self.script = script.removesuffix(".py")
         self.module = _import_script(folder, self.script)
-        self._epoch_counters: list[Any] = []
         self._stages_run = 0
 
     def parser(self) -> argparse.ArgumentParser:
@@ -63,9 +67,30 @@ class Upstream:
                 raise UserError(f"{where} {key}: unknown to {self.script}.py{nearest(key, known) or '; remove it.'}")
 
     def check_stage(self, stage: Stage, where: str) -> None:
-        """Raises UserError for a network argument that LyCORIS does not have, or a patch that does not fit."""
+        """Raises UserError for a value of the wrong type, a network argument that LyCORIS does not have, or a patch that
+        does not fit."""
+        for action in self.parser()._actions:
+            if stage.settings.get(action.dest) is not None:
+                _check_value(action, stage.settings[action.dest], f"{where} {action.dest}")
         check_network_args(stage.settings, where)
         self.check(stage.settings.get("network_module"))
+        self._check_tokenizer(stage.settings)
+
+    def _check_tokenizer(self, settings: Mapping[str, Any]) -> None:
+        """Raises UserError where upstream would fetch a tokenizer; offline it stops with a TypeError."""
+        from huggingface_hub import constants, try_to_load_from_cache
+
+        names = {"train_network": checkout.TOKENIZERS[:1], "sdxl_train_network": checkout.TOKENIZERS}.get(self.script, ())
+        if settings.get("v2") or not constants.HF_HUB_OFFLINE:
+            return
+        folder = Path(settings.get("tokenizer_cache_dir") or "no folder")
+        for name in names:
+            is_saved = (folder / name.replace("/", "_")).is_dir()
+            if not is_saved and not isinstance(try_to_load_from_cache(name, "vocab.json"), str):
+                raise UserError(
+                    f"the tokenizer {name} is not on this machine, and training fetches nothing; run "
+                    "`lycoris-composite setup --tokenizers`, or set tokenizer_cache_dir to where it is."
+                )
 
     def check(self, network_module: str | None) -> None:
         """Raises UserError where a patch does not fit this upstream; changes nothing."""
@@ -79,23 +104,33 @@ class Upstream:
             ) from error
 
     def run(
-        self, arguments: Sequence[str], network_module: str | None, *, allow_pickle: bool = False, is_stage: bool = False
+        self,
+        arguments: Sequence[str],
+        network_module: str | None,
+        *,
+        allow_pickle: bool = False,
+        sitting: Sitting | None = None,
     ) -> None:
-        """Runs the script's own `__main__` lines with these arguments. A stage gets patches that a script run as it is
-        does not: its single images are read upright, and it leaves the process group to the stage after it."""
+        """Runs the script's own `__main__` lines with these arguments. A stage's sitting gets patches that a script run
+        as it is does not: its single images are read upright, its files are written whole, and it leaves the process
+        group to the stage after it."""
+        from lycoris_composite.trainers.kohya_trainer import RunHooks
+
         self.check(network_module)
+        hooks = RunHooks(sitting)
         with ExitStack() as undo:
             for patch in _patches(network_module):
-                skipped = _short_name(patch) in _STAGE_PATCHES and not is_stage
+                skipped = _short_name(patch) in _STAGE_PATCHES and sitting is None
                 if not skipped and not (allow_pickle and _short_name(patch) == "checkpoint_loading"):
-                    undo.callback(patch.apply(*self._installed(patch)))
-            undo.callback(_install_trainer(self.module, self._epoch_counters))
+                    undo.callback(patch.apply(*_installed(patch, hooks)))
+            undo.callback(_install_trainer(self.module, hooks))
             undo.enter_context(_argv([str(self.folder / f"{self.script}.py"), *arguments]))
             undo.callback(_forget_run)
             exec(_main_block(self.module), self.module.__dict__)
 
-    def run_stage(self, stage: Stage, allow_pickle: bool = False) -> None:
-        """Runs a stage from its written config; secrets go by argument, which stays in this process."""
+    def run_stage(self, stage: Stage, sitting: Sitting, allow_pickle: bool = False) -> None:
+        """Runs a stage from its written config; secrets go by argument, which stays in this process. Raises Stopped
+        where somebody stopped it."""
         if self._stages_run == 0:
             # Upstream collects garbage after every batch of latents it caches: a third of a second each, with all
             # that was imported so far, against a thousandth without. No model exists yet that this could keep alive.
@@ -105,7 +140,11 @@ class Upstream:
         arguments = ["--config_file", str(stage.config_file)]
         for key, value in stage.secrets.items():
             arguments += [f"--{key}", str(value)]
-        self.run(arguments, stage.settings.get("network_module"), allow_pickle=allow_pickle, is_stage=True)
+        if sitting.state is not None:
+            arguments += ["--resume", str(sitting.state.folder)]
+            if sitting.state.is_last:  # upstream refuses to go on from a last step, though its file may be missing
+                arguments += ["--initial_step", "0"]
+        self.run(arguments, stage.settings.get("network_module"), allow_pickle=allow_pickle, sitting=sitting)
 
     def run_script(self, flags: Sequence[str], allow_pickle: bool = False) -> None:
         """Runs the script with a user's own flags: `[datasets.composite]` tables work, all else is upstream's."""
@@ -125,16 +164,38 @@ class Upstream:
         path = str(given["config_file"])
         return flatten(read_toml(Path(path if path.endswith(".toml") else f"{path}.toml"))).get("network_module")
 
-    def _installed(self, patch: ModuleType) -> tuple:
-        """What a patch is handed to install."""
-        from lycoris_composite.dataset import SwitchedDataset
 
-        return {
-            "dreambooth_dataset": (SwitchedDataset, _composite_schema),
-            "collator_class": (self._epoch_counters.append,),
-            "load_image": (images.read_image, images.image_size),
-            "checkpoint_loading": (_refuse_pickle,),
-        }.get(_short_name(patch), ())
+def _installed(patch: ModuleType, hooks: RunHooks) -> tuple:
+    """What a patch is handed to install."""
+    from lycoris_composite.dataset import SwitchedDataset
+    from lycoris_composite.trainers.saving import whole_weights
+
+    return {
+        "dreambooth_dataset": (SwitchedDataset, _composite_schema),
+        "collator_class": (hooks.take_counters,),
+        "random_sampler": (hooks.order,),
+        "load_image": (images.read_image, images.image_size),
+        "accelerate_save_state": (whole_weights, hooks.finish_state),
+        "numpy_savez": (whole,),
+        "pillow_save": (whole,),
+        "glob_images": (hooks.sitting.skipped if hooks.sitting else (),),
+        "checkpoint_loading": (_refuse_pickle,),
+    }.get(_short_name(patch), ())
+
+
+def _check_value(action: argparse.Action, value: Any, where: str) -> None:
+    """Raises UserError for a value that upstream's own parser would not have made."""
+    if action.nargs == 0:
+        check_value(value, bool, where)
+    elif action.type in (str, int, float):
+        check_value(value, action.type, where, is_list=action.nargs == "*")
+    elif isinstance(value, (bool, list, dict)):
+        raise UserError(f"{where}: {value!r} is neither text nor a number; write one.")
+    if action.choices and value not in action.choices:
+        known = ", ".join(str(choice) for choice in action.choices if choice is not None)
+        raise UserError(
+            f"{where}: {value!r} is none of {known}{nearest(str(value), map(str, action.choices)) or '; choose one.'}"
+        )
 
 
 def _import_script(folder: Path, script: str) -> ModuleType:
@@ -172,7 +233,7 @@ def _misfit() -> type[Exception]:
 
 def _patches(network_module: str | None) -> list[ModuleType]:
     names = ["strategies", "dreambooth_dataset", "collator_class", "checkpoint_loading", "original_unet_widths"]
-    names += _STAGE_PATCHES
+    names += ["random_sampler", "training_loop_start", *_STAGE_PATCHES]
     if (network_module or "").startswith("lycoris"):
         names.append("lycoris_timestep_embedding")
     return [importlib.import_module(f"sd_scripts_patches.{name}") for name in names]
@@ -197,78 +258,23 @@ def _refuse_pickle(path: str) -> UserError:
     )
 
 
-def _install_trainer(module: ModuleType, epoch_counters: list[Any]) -> Callable[[], None]:
+def _install_trainer(module: ModuleType, hooks: RunHooks) -> Callable[[], None]:
     """Puts a subclass of the script's trainer in its place; a run without composites passes through it unchanged."""
-    from train_network import NetworkTrainer
-
+    from lycoris_composite.trainers.kohya_trainer import composite_trainer
     from sd_scripts_patches.tools import replace
+
+    trainer = _trainer_class(module)
+    return replace(module, trainer.__name__, composite_trainer(trainer, hooks))
+
+
+def _trainer_class(module: ModuleType) -> type:
+    from train_network import NetworkTrainer
 
     own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
     trainers = [value for value in own if issubclass(value, NetworkTrainer)]
     if len(trainers) != 1:
         raise UserError(f"{module.__file__}: has {len(trainers)} trainer classes; choose a *_train_network.py script.")
-    return replace(module, trainers[0].__name__, _composite_trainer(trainers[0], epoch_counters))
-
-
-def _composite_trainer(base: type, epoch_counters: list[Any]) -> type:
-    """The trainer with three hooks: the datasets learn the epoch, the metadata the composites, and uncached panels
-    are encoded one by one where `join = "latent"`."""
-    from lycoris_composite.dataset import CompositeDataset
-
-    class CompositeTrainer(base):  # type: ignore[misc, valid-type]
-        _composite_metadata: dict[str, str] = {}
-
-        def assert_extra_args(self, args: Any, train_dataset_group: Any, val_dataset_group: Any) -> None:
-            super().assert_extra_args(args, train_dataset_group, val_dataset_group)
-            trained = [d for d in train_dataset_group.datasets if isinstance(d, CompositeDataset)]
-            validated = [d for d in getattr(val_dataset_group, "datasets", []) if isinstance(d, CompositeDataset)]
-            for dataset in trained + validated:
-                dataset.share_epoch(epoch_counters[-1])
-            if trained:
-                self._composite_metadata = composite_metadata([dataset.plan for dataset in trained])
-
-        def update_metadata(self, metadata: dict, args: Any) -> None:
-            super().update_metadata(metadata, args)
-            metadata.update(self._composite_metadata)
-
-        def process_batch(self, batch: dict, *rest: Any, **named: Any) -> Any:
-            if "panel_widths" in batch:
-                given = inspect.signature(super().process_batch).bind(batch, *rest, **named).arguments
-                self._encode_batch(batch, given["vae"], given["vae_dtype"], given["accelerator"], given["args"])
-            return super().process_batch(batch, *rest, **named)
-
-        def _encode_batch(self, batch: dict, vae: Any, vae_dtype: Any, accelerator: Any, args: Any) -> None:
-            pictures = batch["images"].to(accelerator.device, dtype=vae_dtype)
-            batch["latents"] = _encode_panels(
-                lambda panels: self.encode_images_to_latents(args, vae, panels),
-                pictures,
-                batch["panel_widths"],
-                args.vae_batch_size or len(pictures),
-            )
-
-    return CompositeTrainer
-
-
-def _encode_panels(encode: Callable, pictures: Any, widths: Sequence[Sequence[int]], batch_size: int) -> Any:
-    """(B, 3, H, W) pictures and each one's panel widths in pixels -> (B, C, h, w) latents, panel by panel encoded.
-    Panels of one width share a VAE pass of at most `batch_size`."""
-    import torch
-
-    cuts = [picture.split(list(own), dim=-1) for picture, own in zip(pictures, widths, strict=True)]
-    latents: dict[tuple[int, int], Any] = {}
-    by_width: dict[int, list[tuple[int, int]]] = {}
-    for number, own in enumerate(widths):
-        for place, width in enumerate(own):
-            by_width.setdefault(width, []).append((number, place))
-    with torch.no_grad():
-        for places in by_width.values():
-            for start in range(0, len(places), batch_size):
-                chunk = places[start : start + batch_size]
-                encoded = encode(torch.stack([cuts[number][place] for number, place in chunk]))
-                latents.update(zip(chunk, encoded, strict=True))
-        rows = [[latents[number, place] for place in range(len(own))] for number, own in enumerate(widths)]
-        joined = torch.stack([join_panels(row, concatenate=torch.cat) for row in rows])
-        return torch.nan_to_num(joined, 0)  # upstream replaces NaN of uncached latents likewise
+    return trainers[0]
 
 
 @contextmanager

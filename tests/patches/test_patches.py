@@ -35,6 +35,12 @@ PATCHES: dict[str, tuple[tuple, list[str]]] = {
     "original_unet_widths": ((), ["library.train_util:_load_target_model"]),
     "accelerate_process_group": ((), ["accelerate.state:PartialState.destroy_process_group"]),
     "accelerate_frozen_model": ((), ["accelerate:Accelerator.prepare_model"]),
+    "accelerate_save_state": ((open, len), ["accelerate:Accelerator.save_state"]),
+    "numpy_savez": ((open,), ["numpy:savez"]),
+    "pillow_save": ((open,), ["PIL.Image:Image.save"]),
+    "glob_images": (((),), ["library.train_util:glob_images"]),
+    "random_sampler": ((range,), ["torch.utils.data:RandomSampler.__iter__"]),
+    "training_loop_start": ((), ["train_network:NetworkTrainer.train"]),
     "lycoris_timestep_embedding": ((), ["lycoris.kohya:LycorisNetworkKohya.__init__"]),
 }
 # patch: one symbol without which it must refuse
@@ -47,6 +53,11 @@ NEEDED = {
     "original_unet_widths": "library.original_unet:TIME_EMBED_DIM",
     "accelerate_process_group": "accelerate.state:PartialState.destroy_process_group",
     "accelerate_frozen_model": "accelerate:Accelerator.prepare_model",
+    "accelerate_save_state": "accelerate:Accelerator.save_state",
+    "numpy_savez": "numpy:savez",
+    "pillow_save": "PIL.Image:Image.save",
+    "glob_images": "library.train_util:glob_images",
+    "training_loop_start": "train_network:NetworkTrainer.train",
     "lycoris_timestep_embedding": "lycoris.kohya:LycorisNetworkKohya.UNET_TARGET_REPLACE_NAME",
 }
 
@@ -108,6 +119,30 @@ def test_it_refuses_a_dataset_that_takes_something_new(monkeypatch: pytest.Monke
     monkeypatch.setattr(config_util, "DreamBoothDataset", Dataset)
     with pytest.raises(Misfit, match=r"DreamBoothDataset takes \[.*'brand_new'"):
         patch("dreambooth_dataset").check()
+
+
+def test_it_refuses_a_loop_that_counts_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    from train_network import NetworkTrainer
+
+    loop = patch("training_loop_start")
+
+    def train(self: Any, args: Any) -> None: ...
+
+    monkeypatch.setattr(NetworkTrainer, "train", train)
+    with pytest.raises(Misfit, match="makes 0 progress bars and lacks .*global_step"):
+        loop.check()
+
+
+def test_the_loop_keeps_its_lines_for_tracebacks() -> None:
+    from train_network import NetworkTrainer
+
+    before = NetworkTrainer.train.__code__
+    undo = patch("training_loop_start").apply()
+    after = NetworkTrainer.train.__code__
+    undo()
+    assert (after.co_filename, after.co_firstlineno) == (before.co_filename, before.co_firstlineno)
+    assert "begin_loop" in after.co_names
+    assert "begin_loop" not in before.co_names
 
 
 def test_two_replacements_are_undone_in_reverse() -> None:

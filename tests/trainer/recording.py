@@ -1,7 +1,7 @@
 """Runs the launcher and records what its trainer trains on: `python recording.py FILE SD_SCRIPTS_DIR LAUNCHER_ARGUMENTS`.
 
 FILE gets, for every step, the latents, token ids, captions and loss. What two trainers are free to draw differently
-(the network's first weights, the order of single images, noise) is drawn alike.
+(the network's first weights, the order of single images, the VAE's noise) is drawn alike.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import random
 import sys
 import zlib
+from functools import wraps
 from typing import Any
 
 import torch
@@ -24,9 +25,6 @@ def main() -> None:
     list_folder = os.listdir
     os.listdir = lambda path=".": sorted(list_folder(path))  # upstream takes subsets as the file system has them
     DiagonalGaussianDistribution.sample = lambda self, generator=None: self.mode()
-    torch.utils.data.RandomSampler.__iter__ = lambda self: iter(
-        random.Random(1).sample(range(len(self.data_source)), len(self.data_source))
-    )
     _same_networks()
     _record_upstream()
     _record_builtin()
@@ -58,8 +56,8 @@ def _record_upstream() -> None:
     BaseDataset.shuffle_buckets = lambda self: None
     process = NetworkTrainer.process_batch
 
+    @wraps(process)
     def process_batch(self: Any, batch: dict, *rest: Any, **named: Any) -> Any:
-        torch.manual_seed(len(RECORD))
         loss = process(self, batch, *rest, **named)
         _note(batch["latents"], batch["input_ids_list"][0], batch["captions"], loss)
         return loss
@@ -78,7 +76,6 @@ def _record_builtin() -> None:
     loss_of = builtin._Run.loss
 
     def loss(self: Any, batch: dict) -> Any:
-        torch.manual_seed(len(RECORD))
         found = loss_of(self, batch)
         _note(batch["latents"], batch["input_ids"], batch["captions"], found)
         return found

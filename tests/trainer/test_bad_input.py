@@ -32,6 +32,7 @@ def refuse(world: World, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypa
         assert code == 2
         [line] = captured.err.strip().splitlines()[-1:]
         assert line.startswith("error: ")
+        line = "\n".join([*(said for said in captured.out.splitlines() if "bad file: " in said), line])
         assert "Traceback" not in captured.err
         assert not list(tmp_path.rglob("*.safetensors"))
         return line
@@ -113,3 +114,22 @@ def test_odd_but_good_images_are_read_and_not_refused(refuse: Callable[..., str]
             shutil.copy(data / "1_rin" / "01.txt", data / "1_rin" / f"odd_{name}.txt")
 
     assert "no_model" in refuse(add_odd)
+
+
+def test_a_tokenizer_that_would_have_to_be_fetched_is_said_first(world: World, tmp_path: Path) -> None:
+    run = world.train(tmp_path, tokenizer_cache_dir=None, env={"HF_HOME": str(tmp_path / "empty")})
+    assert run.code == 2
+    assert "error: the tokenizer openai/clip-vit-large-patch14 is not on this machine, and training fetches nothing" in run.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_files_can_be_left_out(world: World, tmp_path: Path) -> None:
+    data = shutil.copytree(world.folder / "data", tmp_path / "data")
+    (data / "1_rin/01.png").write_bytes(b"no picture")
+    (data / "1_mio/02.txt").write_bytes(b"\xff")
+
+    run = world.train(tmp_path, "--skip_bad", train_data_dir=str(data), max_train_steps=1)
+
+    assert run.code == 0
+    assert "characters: mio (2), rin (2), uzuki (3)" in run.output
+    assert "left out: " in run.output

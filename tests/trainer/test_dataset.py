@@ -102,7 +102,7 @@ def batches(group: Any, library: SimpleNamespace, epochs: list[int], **loader: A
     processes = get_context(loader.get("multiprocessing_context", "fork"))
     epoch, step = processes.Value("i", 0), processes.Value("i", 0)
     for dataset in group.datasets:
-        dataset.share_epoch(epoch)
+        dataset.share_epoch(epoch, STEPS_AN_EPOCH)
     collator = library.train_util.collator_class(epoch, step, group)
     loader = torch.utils.data.DataLoader(group, batch_size=1, shuffle=False, collate_fn=collator, **loader)
     found = []
@@ -122,14 +122,19 @@ def same(first: Any, second: Any) -> bool:
     return first == second
 
 
+STEPS_AN_EPOCH = 5
 AUGMENTED = {"flip_aug": True, "shuffle_caption": True, "random_crop": True, "color_aug": True, "caption_tag_dropout_rate": 0.3}
 
 
+KINDS = pytest.mark.parametrize("composite", [{}, None], ids=["composites", "singles"])
+
+
+@KINDS
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_workers_make_the_same_batches_as_the_main_process(
-    make_dataset: Callable, library: SimpleNamespace, start: str
+    make_dataset: Callable, library: SimpleNamespace, start: str, composite: dict | None
 ) -> None:
-    group = make_dataset({}, AUGMENTED)
+    group = make_dataset(composite, AUGMENTED)
     expected = batches(group, library, [1, 2, 3])
 
     persistent = batches(group, library, [1, 2, 3], num_workers=2, multiprocessing_context=start, persistent_workers=True)
@@ -140,15 +145,19 @@ def test_workers_make_the_same_batches_as_the_main_process(
     assert not same(expected[0], expected[1])
 
 
-def test_a_resumed_run_goes_on_with_the_batches_it_would_have_had(make_dataset: Callable, library: SimpleNamespace) -> None:
-    whole = batches(make_dataset({}, AUGMENTED), library, [1, 2, 3])
-    assert same(batches(make_dataset({}, AUGMENTED), library, [3]), whole[2:])
+@KINDS
+def test_a_resumed_run_goes_on_with_the_batches_it_would_have_had(
+    make_dataset: Callable, library: SimpleNamespace, composite: dict | None
+) -> None:
+    options = {**AUGMENTED, "token_warmup_step": 9}
+    whole = batches(make_dataset(composite, options), library, [1, 2, 3])
+    assert same(batches(make_dataset(composite, options), library, [3]), whole[2:])
 
 
 def test_no_global_random_state_is_read_or_changed(make_dataset: Callable, library: SimpleNamespace) -> None:
     group = make_dataset({}, AUGMENTED)
     [dataset] = group.datasets
-    dataset.share_epoch(SimpleNamespace(value=1))
+    dataset.share_epoch(SimpleNamespace(value=1), STEPS_AN_EPOCH)
     first = dataset[0]
     random.seed(99), np.random.seed(99), torch.manual_seed(99)
     before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()

@@ -42,7 +42,7 @@ def test_every_patch_fits(world: World, tmp_path: Path, version_of, ref: str) ->
 
 EVERY_TRAINER = """
 import inspect, pathlib, sys
-from lycoris_composite.trainers import kohya
+from lycoris_composite.trainers import kohya, kohya_trainer
 from train_network import NetworkTrainer
 folder = pathlib.Path(sys.argv[1])
 for script in sorted(path.stem for path in folder.glob("*train_network.py")):
@@ -50,7 +50,7 @@ for script in sorted(path.stem for path in folder.glob("*train_network.py")):
     upstream.check("lycoris.kohya")
     [trainer] = [name for name, value in vars(upstream.module).items() if isinstance(value, type)
                  and value.__module__ == script and issubclass(value, NetworkTrainer)]
-    undo = kohya._install_trainer(upstream.module, [])
+    undo = kohya._install_trainer(upstream.module, kohya_trainer.RunHooks())
     composite = getattr(upstream.module, trainer)
     needed = {"vae", "vae_dtype", "accelerator", "args"}
     assert needed <= set(inspect.signature(composite.__mro__[1].process_batch).parameters), script

@@ -1,0 +1,67 @@
+"""What training will read, checked before it costs anything: every bad file is named at once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from lycoris_composite.characters import Subset, image_paths, why_unusable
+from lycoris_composite.config import Settings, read_toml
+from lycoris_composite.journal import digest
+from lycoris_composite.plan import Plan
+from lycoris_composite.stages import Stage, overridden_datasets, stages_of
+from lycoris_composite.subsets import Dataset, datasets_of, plan_of
+
+
+def datasets_to_join(settings: Settings) -> list[Dataset]:
+    """The datasets as the stage that makes composites will see them: a mistake must not wait until stage 1 is done."""
+    [stage] = stages_of(settings, only=2)
+    source = stage.settings.get("dataset_config")
+    tables = overridden_datasets(read_toml(Path(source)), settings.stage2) if source else None
+    return datasets_of(stage.settings, settings.composite.aspect, tables)
+
+
+def bad_files(datasets: Iterable[Dataset], show_progress: bool) -> dict[str, str]:
+    """Every image that cannot be used, itself or for its caption, and why. Reads all of them, in parallel."""
+    subsets: dict[str, Subset] = {subset.folder: subset for dataset in datasets for subset in dataset.subsets}
+    files = [(path, subset) for subset in subsets.values() for path in image_paths(subset)]
+    reasons = _in_parallel(lambda file: why_unusable(*file), files, "checking images" if show_progress else None)
+    return {os.path.normpath(path): reason for (path, _), reason in zip(files, reasons, strict=True) if reason}
+
+
+def plans_of(settings: Settings, datasets: Sequence[Dataset], skipped: Iterable[str]) -> list[Plan]:
+    """The plans that training will make, without the images to be skipped."""
+    [stage] = stages_of(settings, only=2)
+    return [plan_of(dataset, settings.composite, stage.settings["seed"], frozenset(skipped)) for dataset in datasets]
+
+
+def input_digests(stage: Stage, plans: Sequence[Plan], show_progress: bool) -> dict[str, str]:
+    """Digests of the files that training reads, by path: images, captions and the base model."""
+    characters = [character for plan in plans for character in plan.characters]
+    paths = {Path(image.path) for character in characters for image in character.images}
+    for character in characters:
+        extension = character.subset.caption_extension
+        captions = (Path(os.path.splitext(image.path)[0] + extension) for image in character.images)
+        paths |= {path for path in captions if path.is_file()}
+    for name in filter(None, map(stage.settings.get, ("pretrained_model_name_or_path", "vae"))):
+        model = Path(name)
+        files = model.rglob("*") if model.is_dir() else [model]
+        paths |= {path for path in files if path.is_file()}
+    ordered = sorted(paths)
+    found = _in_parallel(digest, ordered, "reading inputs" if show_progress else None)
+    return dict(zip(map(str, ordered), found, strict=True))
+
+
+def _in_parallel(work: Callable, items: Sequence, description: str | None) -> list:
+    """`work` of each item, in order, with a progress bar where there is a description."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    pool = ThreadPoolExecutor()
+    try:
+        with Progress(*columns, disable=description is None) as progress:
+            return list(progress.track(pool.map(work, items), total=len(items), description=description or ""))
+    finally:
+        pool.shutdown(cancel_futures=True)  # whoever stops the run does not wait for a hundred thousand files

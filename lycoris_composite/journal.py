@@ -1,0 +1,122 @@
+"""What a run has finished, written so that a kill at any moment loses nothing: `<output_name>.run.json`.
+
+The journal only says what is: digests of what went into each stage and of what came out. What follows from that is
+the launcher's to decide.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lycoris_composite.errors import UserError
+from lycoris_composite.whole import cannot_write, write_whole
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One stage: the settings that shape its weights, as text; digests of the files that went in, by path; that of the
+    weights it started from, where there are any; and, once it is finished, its output's. `run` marks its states."""
+
+    settings: dict[str, str]
+    inputs: dict[str, str]
+    weights: str | None = None
+    output: str | None = None
+    run: str = field(default_factory=lambda: secrets.token_hex(8))
+
+
+@dataclass
+class Journal:
+    """The records of a run's stages, by number."""
+
+    path: Path
+    stages: dict[int, StageRecord] = field(default_factory=dict)
+
+    def read(self, without: Sequence[int] = ()) -> None:
+        """Takes what the file holds but for some stages, if it is there. Raises UserError for one that is no journal;
+        where no stage is wanted of it, that does not matter."""
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            if content["version"] != _VERSION:
+                raise ValueError(f"its version is {content['version']}, not {_VERSION}")
+            found = {int(number): StageRecord(**record) for number, record in content["stages"].items()}
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if without:
+                return
+            raise UserError(f"{self.path}: is no journal of a run ({error}); give --fresh to start over.") from error
+        self.stages = {number: record for number, record in found.items() if number not in without}
+
+    def begin(self, number: int, record: StageRecord) -> None:
+        """A stage trains from now on. What came after it is no longer what follows from it."""
+        self.stages = {**{n: one for n, one in self.stages.items() if n < number}, number: record}
+        self._write()
+
+    def finish(self, number: int, output: str) -> None:
+        self.stages[number] = replace(self.stages[number], output=output)
+        self._write()
+
+    def _write(self) -> None:
+        stages = {str(number): asdict(record) for number, record in sorted(self.stages.items())}
+        write_whole(self.path, json.dumps({"version": _VERSION, "stages": stages}, ensure_ascii=False, indent=1))
+
+
+def changes(before: StageRecord, now: StageRecord) -> list[str]:
+    """What is different, a line for each key and each file."""
+    found = []
+    for key in sorted({*before.settings, *now.settings}):
+        old, new = before.settings.get(key), now.settings.get(key)
+        if old != new:
+            found.append(f"{key}: {_shown(old)} -> {_shown(new)}")
+    for path in sorted({*before.inputs, *now.inputs}):
+        old, new = before.inputs.get(path), now.inputs.get(path)
+        if old != new:
+            found.append(f"{path}: {'new' if old is None else 'gone' if new is None else 'changed'}")
+    if None not in (before.weights, now.weights) and before.weights != now.weights:
+        found.append("the weights that it starts from: changed")
+    return found
+
+
+def _shown(value: str | None) -> str:
+    return "not set" if value is None else value
+
+
+def digest(path: Path) -> str:
+    """128 bits of a file's content, as hexadecimal text."""
+    found = hashlib.blake2b(digest_size=16)
+    try:
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 20):
+                found.update(chunk)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); put it back or correct the path.") from error
+    return found.hexdigest()
+
+
+@contextmanager
+def sole_run(path: Path) -> Iterator[None]:
+    """Holds the run's lock, which ends with the process that holds it. Raises UserError where another run has it."""
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(
+            f"{path}: another run is writing to this output; wait for it, or choose another output_name."
+        ) from error
+    except OSError as error:
+        raise UserError(cannot_write(path, error)) from error
+    try:
+        yield
+    finally:
+        lock.release()

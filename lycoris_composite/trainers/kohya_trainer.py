@@ -1,0 +1,187 @@
+"""The subclass of an upstream trainer that trains composites, and stages that can be interrupted."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lycoris_composite.compose import join_panels
+from lycoris_composite.dataset import CompositeDataset, SwitchedDataset
+from lycoris_composite.errors import Stopped
+from lycoris_composite.metadata import composite_metadata
+from lycoris_composite.pairing import epoch_order, noise_seed
+from lycoris_composite.states import Sitting, finish_state, place_of
+from lycoris_composite.trainers.ranks import asked_signal
+from lycoris_composite.trainers.saving import save_whole
+
+
+class RunHooks:
+    """What the hooks of one upstream run share: its counters, its seed, and a stage's sitting.
+
+    In stages, and wherever there are composites, every draw is a function of (seed, epoch, index). Elsewhere upstream
+    draws as it always does.
+    """
+
+    def __init__(self, sitting: Sitting | None = None) -> None:
+        self.sitting = sitting
+        self.is_asked_to_stop = False
+        self.max_steps = 0
+        self._seed: int | None = None
+        self._batches_an_epoch = 0
+        self._next_batch = (1, 0)  # the epoch it is of, and its number there
+        self._epoch_counter: Any = None
+        self._step_counter: Any = None
+
+    def take_counters(self, epoch: Any, step: Any) -> None:
+        """Upstream's `multiprocessing.Value`s, which loader workers see too."""
+        self._epoch_counter, self._step_counter = epoch, step
+
+    def draw_purely(self, seed: int, trained: Sequence[Any], validated: Sequence[Any], accumulation: int) -> None:
+        """From here on draws are pure."""
+        self._seed = seed
+        self._batches_an_epoch = sum(len(dataset) for dataset in trained)
+        own_batches = -(-self._batches_an_epoch // int(os.environ.get("WORLD_SIZE", "1")))
+        for dataset in [*trained, *validated]:
+            if isinstance(dataset, SwitchedDataset):
+                dataset.share_epoch(self._epoch_counter, -(-own_batches // accumulation))
+
+    def order(self, count: int) -> Sequence[int] | None:
+        """The order of an epoch's batches; None for upstream's own."""
+        if self._seed is None or count != self._batches_an_epoch:
+            return None
+        return epoch_order(count, self._seed, self._epoch)
+
+    def seed_next_batch(self, rank: int) -> None:
+        """To be called before each batch that is trained on."""
+        if self._seed is None:
+            return
+        epoch, number = self._next_batch if self._next_batch[0] == self._epoch else (self._epoch, 0)
+        torch.manual_seed(noise_seed(self._seed, epoch, number, rank))
+        self._next_batch = (epoch, number + 1)
+
+    def start_at(self, step: int, epochs: int, batches: int) -> None:
+        """Training goes on after `step` steps: after so many epochs, and so many batches of the next."""
+        self._step_counter.value = max(0, step - 1)
+        self._next_batch = (epochs + 1, batches)
+
+    def finish_state(self, part: Path) -> None:
+        """Completes a state folder that accelerate has written. A state that somebody asked for is saved when the next
+        step has begun, any other before the step is counted."""
+        if self.sitting is not None:
+            step = self.step + (0 if self.is_asked_to_stop else 1)
+            finish_state(part, self.sitting, self._epoch, step, self.max_steps, asked=self.is_asked_to_stop)
+
+    @property
+    def step(self) -> int:
+        """How many steps were done before the one that is under way."""
+        return self._step_counter.value
+
+    @property
+    def _epoch(self) -> int:
+        return max(1, self._epoch_counter.value)
+
+
+def composite_trainer(base: type, hooks: RunHooks) -> type:
+    """The trainer with hooks: datasets learn the epoch, the metadata the composites, draws are pure, a stage goes on
+    where it was interrupted, and uncached panels are encoded one by one where `join = "latent"`."""
+
+    class CompositeTrainer(base):  # type: ignore[misc, valid-type]
+        _composite_metadata: dict[str, str] = {}
+
+        def assert_extra_args(self, args: Any, train_dataset_group: Any, val_dataset_group: Any) -> None:
+            super().assert_extra_args(args, train_dataset_group, val_dataset_group)
+            trained = [d for d in train_dataset_group.datasets if isinstance(d, CompositeDataset)]
+            if trained or hooks.sitting is not None:
+                validated = getattr(val_dataset_group, "datasets", [])
+                hooks.draw_purely(args.seed, train_dataset_group.datasets, validated, args.gradient_accumulation_steps)
+            if trained:
+                self._composite_metadata = composite_metadata([dataset.plan for dataset in trained])
+
+        def post_process_network(self, args: Any, accelerator: Any, network: Any, *rest: Any) -> None:
+            super().post_process_network(args, accelerator, network, *rest)
+            network.save_weights = save_whole(network.save_weights)
+
+        def update_metadata(self, metadata: dict, args: Any) -> None:
+            super().update_metadata(metadata, args)
+            metadata.update(self._composite_metadata)
+
+        def begin_loop(
+            self, args: Any, progress_bar: Any, batches: int, global_step: int, epoch_to_start: int, initial_step: int
+        ) -> tuple[int, int, int]:
+            """Called by the patched `train` (sd_scripts_patches/training_loop_start.py)."""
+            hooks.max_steps = args.max_train_steps
+            if hooks.sitting is not None:
+                hooks.sitting.stop.waiting = True
+            if hooks.sitting is not None and hooks.sitting.state is not None:
+                state = hooks.sitting.state
+                global_step = state.step
+                epoch_to_start, initial_step = place_of(
+                    state.step, batches, args.gradient_accumulation_steps, args.max_train_steps
+                )
+                progress_bar.total, progress_bar.initial, progress_bar.n = args.max_train_steps, state.step, state.step
+                progress_bar.refresh()
+            hooks.start_at(global_step, epoch_to_start, initial_step)
+            return global_step, epoch_to_start, initial_step
+
+        def process_batch(self, batch: dict, *rest: Any, **named: Any) -> Any:
+            given = inspect.signature(super().process_batch).bind(batch, *rest, **named).arguments
+            accelerator, args = given["accelerator"], given["args"]
+            if given.get("is_train", True):
+                self._stop_if_asked(accelerator, args)
+                hooks.seed_next_batch(accelerator.process_index)
+            if "panel_widths" in batch:
+                self._encode_batch(batch, given["vae"], given["vae_dtype"], accelerator, args)
+            return super().process_batch(batch, *rest, **named)
+
+        def _encode_batch(self, batch: dict, vae: Any, vae_dtype: Any, accelerator: Any, args: Any) -> None:
+            pictures = batch["images"].to(accelerator.device, dtype=vae_dtype)
+            batch["latents"] = encode_panels(
+                lambda panels: self.encode_images_to_latents(args, vae, panels),
+                pictures,
+                batch["panel_widths"],
+                args.vae_batch_size or len(pictures),
+            )
+
+        def _stop_if_asked(self, accelerator: Any, args: Any) -> None:
+            """Between two steps, with everything saved that the last one was due: at the start of the next."""
+            accumulates = args.gradient_accumulation_steps > 1
+            if hooks.sitting is None or (accumulates and accelerator.step % args.gradient_accumulation_steps != 1):
+                return
+            signal = asked_signal(hooks.sitting.stop, accelerator)
+            if not signal:
+                return
+            hooks.is_asked_to_stop = True
+            step = hooks.step
+            folder = hooks.sitting.asked_folder(step)
+            if accelerator.is_main_process:
+                accelerator.step -= accumulates  # it counts the batch that has just been fetched
+                accelerator.save_state(str(folder))
+            accelerator.wait_for_everyone()
+            raise Stopped(signal, f"stopped after step {step} of {args.max_train_steps}; its state is in {folder}")
+
+    return CompositeTrainer
+
+
+def encode_panels(encode: Callable, pictures: Any, widths: Sequence[Sequence[int]], batch_size: int) -> Any:
+    """(B, 3, H, W) pictures and each one's panel widths in pixels -> (B, C, h, w) latents, panel by panel encoded.
+    Panels of one width share a VAE pass of at most `batch_size`."""
+    cuts = [picture.split(list(own), dim=-1) for picture, own in zip(pictures, widths, strict=True)]
+    latents: dict[tuple[int, int], Any] = {}
+    by_width: dict[int, list[tuple[int, int]]] = {}
+    for number, own in enumerate(widths):
+        for place, width in enumerate(own):
+            by_width.setdefault(width, []).append((number, place))
+    with torch.no_grad():
+        for places in by_width.values():
+            for start in range(0, len(places), batch_size):
+                chunk = places[start : start + batch_size]
+                encoded = encode(torch.stack([cuts[number][place] for number, place in chunk]))
+                latents.update(zip(chunk, encoded, strict=True))
+        rows = [[latents[number, place] for place in range(len(own))] for number, own in enumerate(widths)]
+        joined = torch.stack([join_panels(row, concatenate=torch.cat) for row in rows])
+        return torch.nan_to_num(joined, 0)  # upstream replaces NaN of uncached latents likewise

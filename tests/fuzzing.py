@@ -1,0 +1,202 @@
+"""Configs, captions and images as nobody should write them, and what must hold of each: one sentence, exit code 2, no
+file but the lock. The configs name a base model that is not there, so that none of them can begin to train."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hypothesis import strategies as st
+
+from lycoris_composite import launcher
+from lycoris_composite.stages import toml_text
+from tests import tiny
+
+LONGEST = 60  # seconds for one input; a hang is a failure
+BASE: dict[str, Any] = {
+    "pretrained_model_name_or_path": "/no/such/model.safetensors",
+    "output_name": "cg3",
+    "network_module": "lycoris.kohya",
+    "network_args": ["algo=loha"],
+    "network_dim": 4,
+    "learning_rate": 1e-4,
+    "resolution": "128,128",
+    "enable_bucket": True,
+    "min_bucket_reso": 64,
+    "caption_extension": ".txt",
+    "keep_tokens": 1,
+    "cache_latents": True,
+    "train_batch_size": 2,
+    "max_train_steps": 3,
+    "seed": 42,
+}
+KEYS = (*BASE, "train_data_dir", "output_dir", "dataset_config", "dataset_repeats", "max_bucket_reso", "bucket_reso_steps",
+        "bucket_no_upscale", "flip_aug", "shuffle_caption", "caption_separator", "keep_tokens_separator", "caption_prefix",
+        "caption_suffix", "caption_dropout_rate", "token_warmup_step", "enable_wildcard", "secondary_separator", "sample_prompts",
+        "save_every_n_steps", "save_model_as", "mixed_precision", "optimizer_type", "lr_scheduler", "text_encoder_lr", "vae",
+        "wandb_api_key", "max_token_length", "resume", "logging_dir", "no_such_key", "", "clip skip", "凛")  # fmt: skip
+COMPOSITE_KEYS = ("caption", "composites_per_image", "join", "aspect", "trainer", "stage2", "jion", "")
+
+texts = st.one_of(
+    st.sampled_from(
+        [
+            "",
+            " ",
+            ",",
+            "{left}",
+            "{left}/{right}",
+            "{",
+            "{{}}",
+            "{0}",
+            "{left.x}",
+            "../..",
+            "a/b",
+            "\n",
+            "\0",
+            "~",
+            "nan",
+            "1e999",
+        ]
+    ),
+    st.text(max_size=30),
+)
+values = st.recursive(
+    st.one_of(texts, st.booleans(), st.integers(-(2**63), 2**63 - 1), st.integers(-2, 5), st.floats()),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(texts, inner, max_size=3)),
+    max_leaves=5,
+)
+captions = st.one_of(
+    st.binary(max_size=60),
+    st.text(max_size=60).map(lambda text: text.encode("utf-8", "surrogatepass")),
+    st.sampled_from([b"", b"\n", b"rin", b"mio, hat", b"rin, " + b"tag, " * 100_000, b"\xef\xbb\xbfrin, hat", b"rin\0, hat", b"{a|b}, c", b"rin, ((x:1e99))"]),
+)  # fmt: skip
+names = st.one_of(
+    st.sampled_from(["x.png", "a b.png", "'\".png", "new\nline.png", "-.png", "é凛.png", "%s.png", "{left}.png", ".png", "x.PNG", "x.tar.png", "\udcff.png"]),
+    st.text(st.characters(exclude_characters="/\0"), min_size=1, max_size=20).map(lambda text: f"{text}.png"),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Case:
+    """A config and what is done to the data."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    composite: Any = field(default_factory=dict)
+    without: str = ""
+    text: bytes | None = None  # instead of the config's own
+    spoil: tuple[str, str, bytes, int] | None = None  # what, a name, bytes, a number
+    flags: tuple[str, ...] = ()
+
+
+def cases() -> st.SearchStrategy[Case]:
+    spoils = st.tuples(
+        st.sampled_from(["caption", "image", "cut", "flip", "name", "folder", "link", "aspect"]),
+        names,
+        captions,
+        st.integers(0, 10_000),
+    )
+    kinds = [
+        st.builds(Case, settings=st.dictionaries(st.sampled_from(KEYS), values, min_size=1, max_size=3)),
+        st.builds(Case, composite=st.one_of(values, st.dictionaries(st.sampled_from(COMPOSITE_KEYS), values, max_size=3))),
+        st.builds(Case, composite=st.builds(lambda table: {"stage2": table}, st.dictionaries(st.sampled_from(KEYS), values, max_size=3))),
+        st.builds(Case, without=st.sampled_from(tuple(BASE))),
+        st.builds(Case, text=st.one_of(st.binary(max_size=200), texts.map(lambda text: text.encode("utf-8", "replace")))),
+        st.builds(Case, spoil=spoils, flags=st.sampled_from([(), ("--skip_bad",)])),
+        st.builds(Case, flags=st.builds(lambda key, text: ("--set", f"{key}={text}"), st.sampled_from(KEYS), texts.filter(lambda t: "\0" not in t))),
+    ]  # fmt: skip
+    return st.one_of(kinds)
+
+
+def run(case: Case, trainer: str = "builtin", flags: tuple[str, ...] = ()) -> None:
+    """Raises AssertionError where the launcher does anything but refuse the case in one sentence."""
+    with tempfile.TemporaryDirectory() as made, deadline():
+        folder = Path(made)
+        tiny.draw_characters(folder / "data", images=2)
+        if case.spoil:
+            spoil(folder / "data", *case.spoil)
+        config = write(case, folder, trainer)
+        said, wrong = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(wrong):
+            try:
+                code: Any = launcher.main(["--config", str(config), "--cpu", *flags, *case.flags])
+            except SystemExit as exit:  # argparse's
+                code = exit.code
+        lines = wrong.getvalue().strip().splitlines()
+        assert code == 2, f"exit code {code}: {wrong.getvalue()[-500:]}"
+        assert lines, "nothing was said"
+        assert lines[-1].startswith(("error: ", "train_composite.py: error: ", "train_network.py: error: ")), lines[-1]
+        assert "Traceback" not in wrong.getvalue()
+        left = [path for path in (folder / "out").rglob("*") if path.is_file()] if (folder / "out").exists() else []
+        assert not left, f"left behind: {left}"
+
+
+def write(case: Case, folder: Path, trainer: str) -> Path:
+    path = folder / "cg3.toml"
+    if case.text is not None:
+        path.write_bytes(case.text)
+        return path
+    settings = {**BASE, "train_data_dir": str(folder / "data"), "output_dir": str(folder / "out"), **case.settings}
+    settings.pop(case.without, None)
+    composite = {"trainer": trainer, **case.composite} if isinstance(case.composite, dict) else case.composite
+    tables = {"settings": settings, "composite": composite}
+    try:
+        text = toml_text(tables)
+    except Exception:  # the writer has its own limits; what it cannot write, a config cannot hold
+        text = f"settings = {json.dumps(settings, default=str)}"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    return path
+
+
+def spoil(data: Path, what: str, name: str, content: bytes, number: int) -> None:
+    from PIL import Image
+
+    victim = data / "1_rin"
+    image = victim / "01.png"
+    good = image.read_bytes()
+    with contextlib.suppress(OSError, ValueError):  # a name that this file system does not take
+        if what == "caption":
+            (victim / "01.txt").write_bytes(content)
+        elif what == "image":
+            image.write_bytes(content)
+        elif what == "cut":
+            image.write_bytes(good[: number % len(good)])
+        elif what == "flip":
+            place = number % len(good)
+            image.write_bytes(good[:place] + bytes([good[place] ^ (1 + number % 255)]) + good[place + 1 :])
+        elif what == "name":
+            shutil.copy(image, victim / name)
+            shutil.copy(victim / "01.txt", (victim / name).with_suffix(".txt"))
+        elif what == "folder":
+            (victim / name).mkdir()
+        elif what == "link":
+            (victim / name).symlink_to(name if number % 2 else "nowhere.png")
+        elif what == "aspect":
+            Image.new("RGB", (1 + number, 1 + number % 7)).save(image)
+
+
+@contextlib.contextmanager
+def deadline() -> Iterator[None]:
+    def ring(*_: object) -> None:
+        raise AssertionError(f"a hang: more than {LONGEST} seconds")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(LONGEST)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def quiet() -> None:
+    """Nothing of the machine leaks into a case."""
+    os.environ.pop("SD_SCRIPTS_DIR", None)

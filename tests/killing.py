@@ -1,0 +1,46 @@
+"""Runs the launcher and strikes at a chosen moment: `python killing.py WHAT NUMBER SIGNAL LAUNCHER_ARGUMENTS`.
+
+WHAT is `step` (between two steps) or `file` (when one is written, but does not have its name yet); NUMBER says which,
+from 1, counted over both stages.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from itertools import count
+from typing import Any
+
+from lycoris_composite import launcher, whole
+from lycoris_composite.stopping import StopRequest
+
+
+def main() -> None:
+    what, number, signal, *arguments = sys.argv[1:]
+    rounds = count(1)
+
+    def strike() -> None:
+        if next(rounds) == int(number):
+            os.kill(os.getpid(), int(signal))
+
+    if what == "step":
+        asked = StopRequest.signal.fget
+
+        def signal_of(self: StopRequest) -> int | None:
+            strike()
+            return asked(self)
+
+        StopRequest.signal = property(signal_of)
+    else:
+        take_name = whole._take_name
+
+        def named(*paths: Any) -> None:
+            strike()
+            take_name(*paths)
+
+        whole._take_name = named
+    sys.exit(launcher.main(arguments))
+
+
+if __name__ == "__main__":
+    main()

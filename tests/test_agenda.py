@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from lycoris_composite.agenda import check_unchanged, tasks_of
+from lycoris_composite.errors import UserError
+from lycoris_composite.journal import Journal, StageRecord, digest
+from lycoris_composite.stages import stages_of
+from lycoris_composite.states import Sitting, finish_state
+from lycoris_composite.stopping import StopRequest
+from tests.helpers import kohya_settings
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Both stages, their records, and a journal in which neither was begun."""
+    stages = stages_of(kohya_settings(tmp_path))
+    records = {stage.number: StageRecord({**stage.shaping}, {"a.png": "1"}) for stage in stages}
+    return stages, records, Journal(tmp_path / "out" / "cg3.run.json")
+
+
+def finish(journal, stage, record):
+    stage.output.parent.mkdir(parents=True, exist_ok=True)
+    stage.output.write_text(f"weights {stage.number}")
+    journal.begin(stage.number, record)
+    journal.finish(stage.number, digest(stage.output))
+
+
+def save_state(stage, record, step):
+    folder = stage.output_dir / f"state{step}"
+    folder.mkdir(parents=True)
+    finish_state(folder, Sitting(record.run, stage.number, stage.output, StopRequest()), 1, step, 9, asked=False)
+
+
+def test_a_new_run_trains_both_stages_without_a_word(run):
+    stages, records, journal = run
+    tasks, lines = tasks_of(journal, stages, records)
+    assert [(task.stage.number, task.state) for task in tasks] == [(1, None), (2, None)]
+    assert lines == []
+
+
+def test_a_finished_stage_is_not_repeated(run):
+    stages, records, journal = run
+    finish(journal, stages[0], records[1])
+    tasks, [line] = tasks_of(journal, stages, records)
+    assert [task.stage.number for task in tasks] == [2]
+    assert line.startswith("stage 1: finished already")
+    finish(journal, stages[1], records[2])
+    assert tasks_of(journal, stages, records)[0] == []
+
+
+def test_an_interrupted_stage_goes_on_from_its_newest_state_under_its_own_name(run):
+    stages, records, journal = run
+    journal.begin(1, records[1])
+    save_state(stages[0], records[1], 3)
+    save_state(stages[0], records[1], 6)
+    now = {1: replace(records[1], run="new"), 2: records[2]}
+    tasks, [line] = tasks_of(journal, stages, now)
+    assert (tasks[0].state.step, tasks[0].record.run) == (6, records[1].run)
+    assert "stage 1: was interrupted; it goes on after step 6 of 9, from " in line
+
+
+def test_one_without_a_state_starts_over_and_says_so(run):
+    stages, records, journal = run
+    journal.begin(1, records[1])
+    tasks, [line] = tasks_of(journal, stages, records)
+    assert tasks[0].state is None
+    assert line == "stage 1: was interrupted, and no state of it was saved; it starts over"
+
+
+def test_a_first_stage_whose_file_is_gone_is_trained_anew_and_the_second_too(run):
+    stages, records, journal = run
+    finish(journal, stages[0], records[1])
+    journal.begin(2, records[2])
+    save_state(stages[1], records[2], 3)
+    stages[0].output.unlink()
+    tasks, [line] = tasks_of(journal, stages, records)
+    assert [(task.stage.number, task.state) for task in tasks] == [(1, None), (2, None)]
+    assert "cg3-stage1.safetensors is gone" in line
+
+
+def test_a_first_stage_whose_file_is_gone_is_not_missed_when_all_is_done(run):
+    stages, records, journal = run
+    finish(journal, stages[0], records[1])
+    finish(journal, stages[1], records[2])
+    stages[0].output.unlink()
+    assert tasks_of(journal, stages, records)[0] == []
+
+
+def test_changes_are_named_and_ask_what_to_do(run):
+    stages, records, journal = run
+    finish(journal, stages[0], records[1])
+    check_unchanged(journal, stages, records)
+    stages[0].output.write_text("other weights")
+    changed = {**records, 1: StageRecord({**records[1].settings, "seed": "7"}, {"b.png": "2"})}
+    with pytest.raises(UserError) as error:
+        check_unchanged(journal, stages, changed)
+    for part in ("stage 1, seed: 42 -> 7", "a.png: gone", "b.png: new", "cg3-stage1.safetensors: changed", "--continue_anyway"):
+        assert part in str(error.value)
+
+
+def test_a_thousand_changes_are_not_all_listed(run):
+    stages, records, journal = run
+    journal.begin(1, records[1])
+    many = {f"{number:04}.png": "1" for number in range(1000)}
+    with pytest.raises(UserError, match=r"; and 981 more\)"):
+        check_unchanged(journal, stages, {1: StageRecord(records[1].settings, many), 2: records[2]})
+
+
+def test_what_does_not_shape_the_weights_may_change(tmp_path):
+    def shaping(**kohya):
+        return stages_of(kohya_settings(tmp_path, **kohya))[1].shaping
+
+    plain = shaping()
+    harmless = {"logging_dir": "x", "sample_every_n_epochs": 1, "save_state": True, "save_every_n_steps": 5, "save_last_n_epochs": 1,
+                "max_data_loader_n_workers": 4, "wandb_api_key": "secret", "resume": "there"}  # fmt: skip
+    for key, value in harmless.items():
+        assert shaping(**{key: value}) == plain, key
+    for key, value in {"seed": 7, "learning_rate": 1.0, "save_precision": "fp16", "max_train_epochs": 3}.items():
+        assert shaping(**{key: value}) != plain, key

@@ -1,0 +1,116 @@
+"""What is checked before training, and what the launcher says of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lycoris_composite import inputs, launcher
+from lycoris_composite.config import CompositeOptions, Settings
+from lycoris_composite.errors import UserError
+from lycoris_composite.stages import stages_of
+from tests import tiny
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    tiny.draw_characters(tmp_path / "data", images=3)
+    kohya = {"train_data_dir": str(tmp_path / "data"), "resolution": "128,128", "caption_extension": ".txt", "keep_tokens": 1}
+    return Settings(tmp_path / "cg3.toml", {**kohya, "output_dir": str(tmp_path / "out"), "seed": 1}, CompositeOptions())
+
+
+def bad(settings: Settings) -> dict[str, str]:
+    return inputs.bad_files(inputs.datasets_to_join(settings), show_progress=False)
+
+
+def break_some(data: Path) -> list[Path]:
+    """A broken file of each kind, by its path."""
+    made = [
+        shutil.copy(path, data / "1_rin" / f"{kind}{path.suffix}")
+        for kind, path in tiny.broken_images(data.parent / "broken").items()
+    ]
+    (data / "1_mio/01.txt").write_bytes(b"mio, \xff")
+    (data / "1_mio/02.txt").write_text("")
+    (data / "1_uzuki/loop.png").symlink_to("loop.png")
+    return [*map(Path, made), data / "1_mio/01.png", data / "1_mio/02.png", data / "1_uzuki/loop.png"]
+
+
+def test_good_files_are_not_named(settings):
+    assert bad(settings) == {}
+
+
+def test_every_bad_file_is_named_at_once(settings, tmp_path):
+    broken = break_some(tmp_path / "data")
+    found = bad(settings)
+    assert sorted(found) == sorted(map(str, broken))
+    for path, reason in found.items():
+        assert os.path.splitext(path)[0] in reason
+        assert "\n" not in reason
+
+
+def test_they_are_refused_or_left_out(settings, tmp_path, capsys):
+    break_some(tmp_path / "data")
+    found = bad(settings)
+    with pytest.raises(UserError, match=rf"{len(found)} file\(s\) cannot be used \(named above\)"):
+        launcher._skipped(found, is_allowed=False)
+    assert capsys.readouterr().out.count("bad file: ") == len(found)
+
+    skipped = launcher._skipped(found, is_allowed=True)
+    [plan] = inputs.plans_of(settings, inputs.datasets_to_join(settings), skipped)
+
+    assert {character.trigger: len(character.images) for character in plan.characters} == {"mio": 1, "rin": 3, "uzuki": 3}
+    assert capsys.readouterr().out.count("left out: ") == len(found)
+
+
+def test_a_decompression_bomb_is_refused_unopened(settings, tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    assert all("cannot be read as an image" in reason for reason in bad(settings).values())
+    assert len(bad(settings)) == 9
+
+
+def test_inputs_are_known_by_their_content(settings, tmp_path):
+    model = tmp_path / "model"
+    (model / "unet").mkdir(parents=True)
+    (model / "unet/weights").write_text("w")
+    kohya = {**settings.kohya, "pretrained_model_name_or_path": str(model)}
+    settings = Settings(settings.path, kohya, settings.composite)
+    [plan] = inputs.plans_of(settings, inputs.datasets_to_join(settings), ())
+    stage = stages_of(settings)[0]
+    before = inputs.input_digests(stage, [plan], show_progress=False)
+    assert len(before) == 9 + 9 + 1
+
+    caption = tmp_path / "data/1_rin/01.txt"
+    caption.write_text(caption.read_text() + ", new tag")
+    after = inputs.input_digests(stage, [plan], show_progress=False)
+
+    assert {path for path in after if after[path] != before[path]} == {str(caption)}
+
+
+def test_a_name_is_shown_without_what_it_would_do_to_a_terminal(capsys):
+    name = "rin\n\x1b[31m\u202e\udcff é 凛.png"
+
+    def fail() -> None:
+        raise UserError(f"{name}: is gone.")
+
+    assert launcher.report(fail) == 2
+    assert capsys.readouterr().err == "error: rin\\n\\x1b[31m\\u202e\\udcff é 凛.png: is gone.\n"
+
+
+def test_a_disk_that_refuses_upstream_is_one_sentence(tmp_path, capsys):
+    (tmp_path / "plain").write_text("")
+    assert launcher.report(lambda: (tmp_path / "nowhere" / "log").write_text("x")) == 2
+    assert "nowhere/log: cannot be written (No such file or directory); make room or mend" in capsys.readouterr().err
+
+
+def test_a_workers_sentence_is_shown_without_its_traceback(capsys):
+    wrapped = "Caught UserError in DataLoader worker process 0.\nOriginal Traceback:\n  File x\nlycoris.errors.UserError: a.png: is gone."
+
+    def fail() -> None:
+        raise UserError(wrapped)
+
+    assert launcher.report(fail) == 2
+    assert capsys.readouterr().err == "error: a.png: is gone.\n"

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lycoris_composite.errors import UserError
+from lycoris_composite.whole import remove_leftovers, whole, write_whole
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_gets_its_name_when_it_is_complete(tmp_path):
+    target = tmp_path / "new" / "file.txt"
+    with whole(target) as part:
+        part.write_text("text")
+        assert part.name == "file.txt"
+        assert not target.exists()
+    assert target.read_text() == "text"
+    assert names(target.parent) == ["file.txt"]
+
+
+def test_a_failure_leaves_what_was_there(tmp_path):
+    target = tmp_path / "file.txt"
+    target.write_text("old")
+
+    def fail_halfway():
+        with whole(target) as part:
+            part.write_text("half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_halfway()
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["file.txt"]
+
+
+def test_a_folder_replaces_an_older_one_as_a_whole(tmp_path):
+    for files in (["a", "b"], ["c"]):
+        with whole(tmp_path / "state") as part:
+            part.mkdir()
+            for name in files:
+                (part / name).write_text(name)
+    assert names(tmp_path) == ["state"]
+    assert names(tmp_path / "state") == ["c"]
+
+
+def test_a_disk_that_refuses_is_one_sentence(tmp_path):
+    (tmp_path / "plain").write_text("in the way")
+    with pytest.raises(UserError, match=r"plain/file.txt: cannot be written \(.+\); make room or mend the folder, then run"):
+        write_whole(tmp_path / "plain" / "file.txt", "text")
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path):
+    """A limit on the size of files does what a full disk does: the write fails in the middle."""
+    code = (
+        "import resource, sys; from pathlib import Path\n"
+        "from lycoris_composite.whole import write_whole\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "write_whole(Path(sys.argv[1]), 'x' * 5000)"
+    )
+    (tmp_path / "file.txt").write_text("old")
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "file.txt")], capture_output=True, text=True, check=False)
+    assert "UserError" in done.stderr
+    assert "file.txt: cannot be written (File too large)" in done.stderr
+    assert (tmp_path / "file.txt").read_text() == "old"
+    assert names(tmp_path) == ["file.txt"]
+
+
+def test_leftovers_of_the_dead_are_removed_and_those_of_the_living_are_not(tmp_path):
+    with whole(tmp_path / "mine.txt") as part:
+        part.write_text("text")
+        own = part.parent.name
+    living, dead = (own.replace(str(os.getpid()), pid) for pid in (str(os.getppid()), "4194305"))
+    kept = [".note.txt", ".other.elsewhere~1~part", living, "mine.txt"]
+    for name in (*kept[:3], dead, own):  # its own name, but of a process before it that had its number
+        (tmp_path / name).mkdir()
+    removed = remove_leftovers(tmp_path)
+    assert sorted(path.name for path in removed) == sorted([dead, own])
+    assert names(tmp_path) == sorted(kept)
+    os.utime(tmp_path / ".other.elsewhere~1~part", (0, 0))
+    assert [path.name for path in remove_leftovers(tmp_path)] == [".other.elsewhere~1~part"]
+    assert remove_leftovers(tmp_path / "nowhere") == []
