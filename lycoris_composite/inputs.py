@@ -14,15 +14,18 @@ from lycoris_composite.config import Settings, read_toml
 from lycoris_composite.journal import digest
 from lycoris_composite.plan import Plan
 from lycoris_composite.stages import Stage, overridden_datasets, stages_of
-from lycoris_composite.subsets import Dataset, datasets_of, plan_of
+from lycoris_composite.subsets import Dataset, check_tables, datasets_of, plan_of
 
 
 def datasets_to_join(settings: Settings) -> list[Dataset]:
     """The datasets as the stage that makes composites will see them: a mistake must not wait until stage 1 is done."""
     [stage] = stages_of(settings, only=2)
     source = stage.settings.get("dataset_config")
-    tables = overridden_datasets(read_toml(Path(source)), settings.stage2) if source else None
-    return datasets_of(stage.settings, settings.composite.aspect, tables)
+    if not source:
+        return datasets_of(stage.settings, settings.composite.aspect)
+    tables = read_toml(Path(source))
+    check_tables(tables, Path(source))
+    return datasets_of(stage.settings, settings.composite.aspect, overridden_datasets(tables, settings.stage2))
 
 
 def bad_files(datasets: Iterable[Dataset], show_progress: bool) -> dict[str, str]:

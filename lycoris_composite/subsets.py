@@ -78,7 +78,7 @@ def _folders(folder: Path) -> list[dict[str, Any]]:
 def _tables(config: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> list[tuple[list, list]]:
     general = config.get("general", {})
     found = []
-    _check_tables(config, path)
+    check_tables(config, path)
     for dataset in config.get("datasets", []):
         if "composite" in dataset or "composite" in general:
             raise UserError(
@@ -95,7 +95,7 @@ def _tables(config: Mapping[str, Any], settings: Mapping[str, Any], path: Path) 
     return found
 
 
-def _check_tables(config: Mapping[str, Any], path: Path) -> None:
+def check_tables(config: Mapping[str, Any], path: Path) -> None:
     """Raises UserError where a table is something else, or a value of a table is of another type than the code below
     computes with. Upstream checks the rest."""
     datasets = config.get("datasets", [])
@@ -141,6 +141,8 @@ def _dataset(levels: Sequence[Mapping[str, Any]], subsets: Sequence[Mapping[str,
 def _subset(levels: Sequence[Mapping[str, Any]]) -> Subset:
     extension = _fall_back("caption_extension", levels, ".caption")
     rules = {rule.name: _fall_back(rule.name, levels, rule.default) for rule in fields(CaptionRules)}
+    if not rules["caption_separator"]:
+        raise UserError('caption_separator: empty text separates nothing; write what stands between tags, e.g. ",".')
     return Subset(
         folder=_fall_back("image_dir", levels),
         repeats=_fall_back("num_repeats", levels, 1),

@@ -85,6 +85,11 @@ names = st.one_of(
 )  # fmt: skip
 
 
+SPOILS = ["caption", "image", "cut", "flip", "name", "folder", "link", "aspect", "jpg", "webp", "bmp", "gif", "tiff", "chunk"]
+DATASET_KEYS = ("resolution", "batch_size", "enable_bucket", "min_bucket_reso", "subsets", "image_dir", "num_repeats", "keep_tokens",
+                "class_tokens", "caption_extension", "is_reg", "flip_aug", "caption_separator", "composite", "datasets", "nothing")  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Case:
     """A config and what is done to the data."""
@@ -94,12 +99,13 @@ class Case:
     without: str = ""
     text: bytes | None = None  # instead of the config's own
     spoil: tuple[str, str, bytes, int] | None = None  # what, a name, bytes, a number
+    dataset: tuple[str, dict[str, Any]] | None = None  # which table of a dataset_config, and what is set in it
     flags: tuple[str, ...] = ()
 
 
 def cases() -> st.SearchStrategy[Case]:
     spoils = st.tuples(
-        st.sampled_from(["caption", "image", "cut", "flip", "name", "folder", "link", "aspect"]),
+        st.sampled_from(SPOILS),
         names,
         captions,
         st.integers(0, 10_000),
@@ -108,6 +114,8 @@ def cases() -> st.SearchStrategy[Case]:
         st.builds(Case, settings=st.dictionaries(st.sampled_from(KEYS), values, min_size=1, max_size=3)),
         st.builds(Case, composite=st.one_of(values, st.dictionaries(st.sampled_from(COMPOSITE_KEYS), values, max_size=3))),
         st.builds(Case, composite=st.builds(lambda table: {"stage2": table}, st.dictionaries(st.sampled_from(KEYS), values, max_size=3))),
+        st.builds(Case, dataset=st.tuples(st.sampled_from(["general", "dataset", "subset", "top"]),
+                                          st.dictionaries(st.sampled_from(DATASET_KEYS), values, min_size=1, max_size=2))),
         st.builds(Case, without=st.sampled_from(tuple(BASE))),
         st.builds(Case, text=st.one_of(st.binary(max_size=200), texts.map(lambda text: text.encode("utf-8", "replace")))),
         st.builds(Case, spoil=spoils, flags=st.sampled_from([(), ("--skip_bad",)])),
@@ -146,12 +154,28 @@ def write(case: Case, folder: Path, trainer: str) -> Path:
         return path
     settings = {**BASE, "train_data_dir": str(folder / "data"), "output_dir": str(folder / "out"), **case.settings}
     settings.pop(case.without, None)
+    if case.dataset:
+        settings["dataset_config"] = str(write_dataset(folder, *case.dataset))
     composite = {"trainer": trainer, **case.composite} if isinstance(case.composite, dict) else case.composite
     tables = {"settings": settings, "composite": composite}
     try:
         text = toml_text(tables)
     except Exception:  # the writer has its own limits; what it cannot write, a config cannot hold
         text = f"settings = {json.dumps(settings, default=str)}"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    return path
+
+
+def write_dataset(folder: Path, which: str, changes: dict[str, Any]) -> Path:
+    subsets = [{"image_dir": str(path), "num_repeats": 1} for path in sorted((folder / "data").iterdir())]
+    dataset: dict[str, Any] = {"resolution": 128, "batch_size": 1, "subsets": subsets}
+    top: dict[str, Any] = {"general": {"keep_tokens": 1, "caption_extension": ".txt"}, "datasets": [dataset]}
+    {"general": top["general"], "dataset": dataset, "subset": subsets[0], "top": top}[which].update(changes)
+    path = folder / "data.toml"
+    try:
+        text = toml_text(top)
+    except Exception:
+        text = "datasets = 1"
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
     return path
 
@@ -181,6 +205,27 @@ def spoil(data: Path, what: str, name: str, content: bytes, number: int) -> None
             (victim / name).symlink_to(name if number % 2 else "nowhere.png")
         elif what == "aspect":
             Image.new("RGB", (1 + number, 1 + number % 7)).save(image)
+        elif what == "chunk":  # a text chunk after the header that says more than it holds
+            image.write_bytes(good[:33] + (number * 1000).to_bytes(4, "big") + b"zTXt" + content + good[33:])
+        else:
+            spoil_format(victim, what, number)
+
+
+def spoil_format(folder: Path, extension: str, number: int) -> None:
+    """A picture of another format, with EXIF, in which one byte is another; where upstream would not list its
+    extension, it is called a PNG."""
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x0112] = 1 + number % 9
+    path = folder / f"other.{extension}"
+    Image.effect_mandelbrot((48, 40), (-2, -1.5, 1, 1.5), 20).convert("RGB").save(path, exif=exif)
+    content = bytearray(path.read_bytes())
+    content[number * 37 % len(content)] ^= 1 + number % 255
+    path.unlink()
+    name = path.with_suffix(".png") if extension in ("gif", "tiff") else path
+    name.write_bytes(content)
+    shutil.copy(folder / "01.txt", folder / "other.txt")
 
 
 @contextlib.contextmanager

@@ -114,3 +114,20 @@ def test_a_workers_sentence_is_shown_without_its_traceback(capsys):
 
     assert launcher.report(fail) == 2
     assert capsys.readouterr().err == "error: a.png: is gone.\n"
+
+
+@pytest.mark.parametrize(
+    ("tables", "sentence"),
+    [
+        ("datasets = 1", "[[datasets]] and [[datasets.subsets]] lists of tables"),
+        ("[[datasets]]\nbatch_size = true", "data.toml, batch_size: True is no whole number; write one."),
+        ('[[datasets]]\nresolution = 64\n[[datasets.subsets]]\nimage_dir = "x"\ncaption_separator = ""', "caption_separator: empty text"),
+        ('[[datasets]]\nresolution = 64\nbatch_size = 0\n[[datasets.subsets]]\nimage_dir = "x"', "batch_size: 0 is out of range"),
+    ],
+)  # fmt: skip
+def test_a_dataset_config_is_checked_before_anything_computes_with_it(settings, tmp_path, tables, sentence):
+    (tmp_path / "data.toml").write_text(tables)
+    kohya = {**settings.kohya, "dataset_config": str(tmp_path / "data.toml")}
+    with pytest.raises(UserError) as error:
+        inputs.datasets_to_join(Settings(settings.path, kohya, settings.composite))
+    assert sentence in str(error.value)

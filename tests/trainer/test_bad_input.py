@@ -119,7 +119,9 @@ def test_odd_but_good_images_are_read_and_not_refused(refuse: Callable[..., str]
 def test_a_tokenizer_that_would_have_to_be_fetched_is_said_first(world: World, tmp_path: Path) -> None:
     run = world.train(tmp_path, tokenizer_cache_dir=None, env={"HF_HOME": str(tmp_path / "empty")})
     assert run.code == 2
-    assert "error: the tokenizer openai/clip-vit-large-patch14 is not on this machine, and training fetches nothing" in run.output
+    assert (
+        "error: the tokenizer openai/clip-vit-large-patch14 is not on this machine, and training fetches nothing" in run.output
+    )
     assert not (tmp_path / "out").exists()
 
 
