@@ -11,6 +11,8 @@ from lycoris_composite.captions import CaptionRules, first_tag
 from lycoris_composite.errors import UserError
 from lycoris_composite.images import image_size, list_images, read_image
 
+LONGEST_CAPTION = 65_536  # bytes; the longest that upstream's tokenizers keep is some thousand
+
 
 @dataclass(frozen=True)
 class TrainingImage:
@@ -99,6 +101,8 @@ def read_caption(image: Path, subset: Subset) -> str | None:
     path = next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
     if path is None:
         return None
+    if os.path.getsize(path) > LONGEST_CAPTION:
+        raise UserError(f"{path}: a caption of {os.path.getsize(path):,} bytes, no model reads as much; shorten it.")
     try:
         lines = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines()]
     except UnicodeDecodeError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from lycoris_composite.journal import digest
 from lycoris_composite.plan import Plan
 from lycoris_composite.stages import Stage, overridden_datasets, stages_of
 from lycoris_composite.subsets import Dataset, check_tables, datasets_of, plan_of
+
+_MOST_SHOWN = 10
 
 
 def datasets_to_join(settings: Settings) -> list[Dataset]:
@@ -57,6 +59,20 @@ def input_digests(stage: Stage, plans: Sequence[Plan], show_progress: bool) -> d
     ordered = sorted(paths)
     found = _in_parallel(digest, ordered, "reading inputs" if show_progress else None)
     return dict(zip(map(str, ordered), found, strict=True))
+
+
+def duplicates(digests: Mapping[str, str], plans: Sequence[Plan]) -> list[str]:
+    """A line for each picture that is there more than once: it counts more than others, or shows two characters."""
+    paths = sorted({image.path for plan in plans for character in plan.characters for image in character.images})
+    same: dict[str, list[str]] = {}
+    for path in paths:
+        same.setdefault(digests[str(Path(path))], []).append(path)
+    groups = [group for group in same.values() if len(group) > 1]
+    return _shortened([f"the same picture: {', '.join(_shortened(group))}" for group in groups])
+
+
+def _shortened(lines: list[str]) -> list[str]:
+    return lines if len(lines) <= _MOST_SHOWN else [*lines[:_MOST_SHOWN], f"and {len(lines) - _MOST_SHOWN:,} more"]
 
 
 def _in_parallel(work: Callable, items: Sequence, description: str | None) -> list:

@@ -18,7 +18,7 @@ from typing import Any
 from lycoris_composite import checkout, config
 from lycoris_composite.agenda import Task, check_unchanged, tasks_of
 from lycoris_composite.errors import Stopped, UserError, printable, sentence
-from lycoris_composite.inputs import bad_files, datasets_to_join, input_digests, plans_of
+from lycoris_composite.inputs import bad_files, datasets_to_join, duplicates, input_digests, plans_of
 from lycoris_composite.journal import Journal, StageRecord, digest, sole_run
 from lycoris_composite.plan import Plan
 from lycoris_composite.sampling import MOST_CHARACTERS, sample_prompts
@@ -152,6 +152,8 @@ def _tasks(
         remove_leftovers(folder / "sample")
     processes = os.environ.get("WORLD_SIZE", "1")
     inputs = input_digests(stages[0], plans, show_progress=True)
+    for line in duplicates(inputs, plans):
+        _say(line)
     records = {
         stage.number: StageRecord({**stage.shaping, "processes": processes}, inputs, _weights(stage)) for stage in stages
     }

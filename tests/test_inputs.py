@@ -131,3 +131,26 @@ def test_a_dataset_config_is_checked_before_anything_computes_with_it(settings, 
     with pytest.raises(UserError) as error:
         inputs.datasets_to_join(Settings(settings.path, kohya, settings.composite))
     assert sentence in str(error.value)
+
+
+def test_a_picture_that_is_there_twice_is_named(settings, tmp_path):
+    shutil.copy(tmp_path / "data/1_rin/01.png", tmp_path / "data/1_mio/02.png")
+    [plan] = inputs.plans_of(settings, inputs.datasets_to_join(settings), ())
+    digests = inputs.input_digests(stages_of(settings)[0], [plan], show_progress=False)
+    [line] = inputs.duplicates(digests, [plan])
+    assert line == f"the same picture: {tmp_path / 'data/1_mio/02.png'}, {tmp_path / 'data/1_rin/01.png'}"
+
+
+def test_a_thousand_copies_are_not_all_named(settings, tmp_path):
+    for number in range(30):
+        for suffix in (".png", ".txt"):
+            shutil.copy(tmp_path / f"data/1_rin/01{suffix}", tmp_path / f"data/1_rin/copy{number:02}{suffix}")
+    [plan] = inputs.plans_of(settings, inputs.datasets_to_join(settings), ())
+    [line] = inputs.duplicates(inputs.input_digests(stages_of(settings)[0], [plan], show_progress=False), [plan])
+    assert line.endswith(", and 21 more")
+
+
+def test_a_caption_of_a_megabyte_is_refused(settings, tmp_path):
+    (tmp_path / "data/1_rin/01.txt").write_text("rin, " + "tag, " * 200_000)
+    [reason] = bad(settings).values()
+    assert reason.endswith("01.txt: a caption of 1,000,005 bytes, no model reads as much; shorten it.")
