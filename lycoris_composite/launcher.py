@@ -128,6 +128,7 @@ def _run(own: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> No
         for task in tasks:
             _write_configs(task.stage, settings, plans)
         for task in tasks:
+            _write_configs(task.stage, settings, plans)  # again: hours later somebody may have tidied the folder
             sitting = Sitting(task.record.run, task.stage.number, task.stage.output, stop, task.state, skipped)
             _train(task, sitting, trainer, journal, own.allow_pickle)
     trainer.end()
@@ -173,7 +174,11 @@ def _train(task: Task, sitting: Sitting, trainer: Any, journal: Journal, allow_p
     _say(f"stage {stage.number}: {'composites' if stage.composite else 'single images'} -> {stage.output}")
     if _is_main_process():
         journal.begin(stage.number, replace(task.record, weights=_weights(stage)))
-    trainer.run_stage(_with_prompts(stage), sitting, allow_pickle)
+    try:
+        trainer.run_stage(_with_prompts(stage), sitting, allow_pickle)
+    except (UserError, OSError, Stopped):
+        print(file=sys.stderr)  # what follows would stand on the progress bar's line
+        raise
     if _is_main_process():
         journal.finish(stage.number, digest(stage.output))
         remove_asked_states(stage.output_dir, task.record.run, stage.number)

@@ -1,12 +1,15 @@
-"""Runs the launcher and strikes at a chosen moment: `python killing.py WHAT NUMBER SIGNAL LAUNCHER_ARGUMENTS`.
+"""Runs the launcher and strikes at a chosen moment: `python killing.py WHAT NUMBER BLOW LAUNCHER_ARGUMENTS`.
 
 WHAT is `step` (between two steps) or `file` (when one is written, but does not have its name yet); NUMBER says which,
-from 1, counted over both stages.
+from 1, counted over both stages. BLOW is a signal's number, `full` (files can grow no larger than 50 kB from now on) or
+`vanish` (the output folder is removed).
 """
 
 from __future__ import annotations
 
 import os
+import resource
+import shutil
 import sys
 from itertools import count
 from typing import Any
@@ -14,14 +17,19 @@ from typing import Any
 from lycoris_composite import launcher, whole
 from lycoris_composite.stopping import StopRequest
 
+BLOWS = {
+    "full": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY)),
+    "vanish": lambda: shutil.rmtree("out"),
+}
+
 
 def main() -> None:
-    what, number, signal, *arguments = sys.argv[1:]
+    what, number, blow, *arguments = sys.argv[1:]
     rounds = count(1)
 
     def strike() -> None:
         if next(rounds) == int(number):
-            os.kill(os.getpid(), int(signal))
+            BLOWS.get(blow, lambda: os.kill(os.getpid(), int(blow)))()
 
     if what == "step":
         asked = StopRequest.signal.fget

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 pytest.importorskip("diffusers", reason='needs `pip install ".[builtin]"`')
 pytest.importorskip("lycoris", reason='needs `pip install ".[builtin]"`')
 from safetensors import safe_open
+from safetensors.torch import load_file
 
 from lycoris_composite import launcher
 from lycoris_composite.errors import UserError
@@ -110,3 +112,52 @@ def test_a_config_it_cannot_train_is_one_sentence(
     assert said.startswith("error: ")
     assert said.count("\n") == 1
     assert message in said
+
+
+RESUMABLE = {"max_train_steps": 6, "save_every_n_steps": 2, "save_state": True}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(embedded: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    assert embedded.train(folder, **RESUMABLE).code == 0
+    return folder / "out"
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("what", "number", "blow", "code", "says"),
+    [
+        ("step", 5, "9", -9, "stage 1: was interrupted; it goes on after step 4 of 6"),
+        ("file", 12, "9", -9, "stage 1: was interrupted; it goes on after step 6 of 6"),
+        ("step", 11, "2", 130, "stage 2: was interrupted; it goes on after step 3 of 6"),
+        ("step", 3, "full", 2, "stage 1: was interrupted; it goes on after step 2 of 6"),
+    ],
+)
+def test_what_was_interrupted_goes_on_bit_for_bit(
+    embedded: World, tmp_path: Path, undisturbed: Path, what: str, number: int, blow: str, code: int, says: str
+) -> None:
+    struck = embedded.strike(tmp_path, what, number, blow, **RESUMABLE)
+    assert struck.code == code
+    assert "Traceback" not in struck.output
+    if blow == "full":
+        assert re.search(r"error: \S+safetensors: cannot be written \(.+\); make room or mend the folder", struck.output)
+
+    again = embedded.train(tmp_path, **RESUMABLE)
+
+    assert again.code == 0
+    assert says in again.output
+    for name in ("cg3-stage1.safetensors", "cg3.safetensors"):
+        found, expected = load_file(tmp_path / "out" / name), load_file(undisturbed / name)
+        assert found.keys() == expected.keys()
+        assert all(found[key].equal(expected[key]) for key in found), name
+    assert names(tmp_path / "out") == names(undisturbed)
+
+
+def test_an_output_folder_that_vanishes_is_made_anew(embedded: World, tmp_path: Path, undisturbed: Path) -> None:
+    assert embedded.strike(tmp_path, "step", 3, "vanish", **RESUMABLE).code == 0
+    lost = {name for name in names(undisturbed) if "stage1-step00000002" in name} | {"cg3-stage1.toml", "cg3.run.lock"}
+    assert names(tmp_path / "out") == sorted(set(names(undisturbed)) - lost)

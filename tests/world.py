@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -54,15 +53,13 @@ class World:
             flags = ("--sd_scripts", str(self.sd_scripts), *flags)
         return self.command(folder, *start, "--config", str(config), *flags, env=env)
 
-    def kill(
-        self, folder: Path, what: str, number: int, *flags: str, sign: signal.Signals = signal.SIGKILL, **changes: Any
-    ) -> Run:
-        """Both stages, struck by a signal at a chosen moment (tests/killing.py)."""
+    def strike(self, folder: Path, what: str, number: int, blow: str, *flags: str, **changes: Any) -> Run:
+        """Both stages, struck at a chosen moment (tests/killing.py)."""
         config = self.write_config(folder, **changes)
         if self.sd_scripts is not None:
             flags = ("--sd_scripts", str(self.sd_scripts), *flags)
         killing = str(ROOT / "tests/killing.py")
-        return self.command(folder, killing, what, str(number), str(int(sign)), "--config", str(config), *flags)
+        return self.command(folder, killing, what, str(number), blow, "--config", str(config), *flags)
 
     def command(self, folder: Path, *arguments: str, env: dict[str, str] | None = None) -> Run:
         """`python ARGUMENTS` in a folder; a traceback in the output is shown when a test fails."""

@@ -43,7 +43,7 @@ def same_weights(one: Path, other: Path) -> bool:
 def test_a_killed_run_goes_on_bit_for_bit(
     world: World, tmp_path: Path, undisturbed: Path, what: str, number: int, says: str
 ) -> None:
-    assert world.kill(tmp_path, what, number, **SETTINGS).code == -signal.SIGKILL
+    assert world.strike(tmp_path, what, number, "9", **SETTINGS).code == -signal.SIGKILL
 
     again = world.train(tmp_path, **SETTINGS)
 
@@ -55,7 +55,7 @@ def test_a_killed_run_goes_on_bit_for_bit(
 
 
 def test_a_run_that_was_asked_to_stop_saves_its_state_and_goes_on(world: World, tmp_path: Path, undisturbed: Path) -> None:
-    stopped = world.kill(tmp_path, "step", 14, sign=signal.SIGTERM, **SETTINGS)
+    stopped = world.strike(tmp_path, "step", 14, "15", **SETTINGS)
 
     assert stopped.code == 128 + signal.SIGTERM
     assert "stopped after step 4 of 8; its state is in" in stopped.output
