@@ -19,7 +19,9 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
+from io import StringIO
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -246,7 +248,8 @@ def train_plainly(world: Any, script: Path, folder: Path, *flags: str) -> tuple[
     folder.mkdir()
     config = folder / "plain.toml"
     config.write_text(toml.dumps({"settings": own}))
-    done = world.command(folder, str(script), "--config_file", str(config), *flags)
+    with redirect_stdout(StringIO()):  # a test's world shows what it ran
+        done = world.command(folder, str(script), "--config_file", str(config), *flags)
     if done.code:
         sys.exit(f"error: plain upstream ended with {done.code}:\n{done.output[-3000:]}")
     return done.output.count("trained a batch"), load_file(folder / "cg3.safetensors")
