@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import shutil
 import signal
 import tempfile
@@ -240,8 +239,3 @@ def deadline() -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
-
-
-def quiet() -> None:
-    """Nothing of the machine leaks into a case."""
-    os.environ.pop("SD_SCRIPTS_DIR", None)
