@@ -179,6 +179,8 @@ def _train(task: Task, sitting: Sitting, trainer: Any, journal: Journal, allow_p
     except (UserError, OSError, Stopped):
         print(file=sys.stderr)  # what follows would stand on the progress bar's line
         raise
+    finally:
+        sitting.stop.waiting = False  # until the next stage takes its steps, nobody looks
     if _is_main_process():
         journal.finish(stage.number, digest(stage.output))
         remove_asked_states(stage.output_dir, task.record.run, stage.number)
