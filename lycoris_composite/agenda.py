@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lycoris_composite.errors import UserError
+from lycoris_composite.inputs import duplicates, input_digests
 from lycoris_composite.journal import Journal, StageRecord, changes, digest
+from lycoris_composite.plan import Plan
 from lycoris_composite.stages import Stage
 from lycoris_composite.states import State, newest_state
+from lycoris_composite.whole import remove_leftovers
 
 _MOST_CHANGES = 20
 
@@ -23,17 +27,47 @@ class Task:
     state: State | None = None
 
 
+def what_is_left(
+    journal: Journal, stages: Sequence[Stage], plans: Sequence[Plan], fresh: bool, continue_anyway: bool
+) -> tuple[list[Task], list[str]]:
+    """What is left to do, and lines to say first; reads the journal and every input. Raises UserError where an
+    interrupted run was another one."""
+    journal.read(without=[stage.number for stage in stages] if fresh else [])
+    for folder in {stage.output_dir for stage in stages}:
+        remove_leftovers(folder)
+        remove_leftovers(folder / "sample")
+    processes = os.environ.get("WORLD_SIZE", "1")
+    inputs = input_digests(stages, plans, show_progress=True)
+    records = {
+        stage.number: StageRecord({**stage.shaping, "processes": processes}, inputs[stage.number], starting_weights(stage))
+        for stage in stages
+    }
+    if not continue_anyway:
+        check_unchanged(journal, stages, records)
+    tasks, lines = tasks_of(journal, stages, records)
+    return tasks, [*duplicates(inputs[stages[0].number], plans), *lines]
+
+
+def starting_weights(stage: Stage) -> str | None:
+    """The digest of the weights that a stage starts from, where they are there yet."""
+    path = stage.weights_from
+    return digest(path) if path is not None and path.is_file() else None
+
+
 def check_unchanged(journal: Journal, stages: Sequence[Stage], records: Mapping[int, StageRecord]) -> None:
     """Raises UserError that names each setting and each file that is not what an interrupted run began with."""
-    found = []
+    stages_of_change: dict[str, list[str]] = {}
     for stage in stages:
         before = journal.stages.get(stage.number)
         if before is None:
             continue
-        found += [f"stage {stage.number}, {change}" for change in changes(before, records[stage.number])]
+        found = changes(before, records[stage.number])
         if _is_finished(journal, stage) and digest(stage.output) != before.output:
-            found.append(f"stage {stage.number}, {stage.output}: changed")
-    if found:
+            found.append(f"{stage.output}: changed")
+        for change in found:
+            stages_of_change.setdefault(change, []).append(str(stage.number))
+    if stages_of_change:
+        found = [f"stage {' and '.join(numbers)}, {change}" for change, numbers in stages_of_change.items()]
         more = f"; and {len(found) - _MOST_CHANGES} more" if len(found) > _MOST_CHANGES else ""
         raise UserError(
             f"{journal.path}: the run that began here was another ({'; '.join(found[:_MOST_CHANGES])}{more}); "

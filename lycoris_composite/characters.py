@@ -91,14 +91,19 @@ def _readable_size(path: Path) -> tuple[int, int]:
     return size
 
 
-def read_caption(image: Path, subset: Subset) -> str | None:
-    """The image's caption file as upstream reads it, None where there is none. Several lines only with wildcards."""
+def caption_file(image: str | os.PathLike, subset: Subset) -> str | None:
+    """The path of the image's caption, where there is one."""
     extension = subset.caption_extension
     base = os.path.splitext(image)[0]
     candidates = [base + extension]
     if len(base.split("_")) >= 5:  # a name that ends in face positions, as upstream's tools write it
         candidates.append("_".join(base.split("_")[:-4]) + extension)
-    path = next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
+    return next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
+
+
+def read_caption(image: Path, subset: Subset) -> str | None:
+    """The image's caption file as upstream reads it, None where there is none. Several lines only with wildcards."""
+    path = caption_file(image, subset)
     if path is None:
         return None
     if os.path.getsize(path) > LONGEST_CAPTION:

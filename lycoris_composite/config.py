@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from lycoris_composite.errors import UserError, nearest
 from lycoris_composite.plan import CompositeOptions
 
 DEFAULT_TRAINER = "train_network"
+SECRETS = ("wandb_api_key", "huggingface_token")  # kohya's options whose values are shown and written nowhere
 _CHOICES = {"join": ("latent", "pixel"), "aspect": ("natural", "equal")}
 _OPTIONS = {option.name: type(option.default) for option in fields(CompositeOptions)}
 _KEYS = {*_OPTIONS, "trainer", "stage2"}
@@ -61,7 +63,14 @@ def read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); correct the path.") from error
     except (toml.TomlDecodeError, IndexError, ValueError, TypeError) as error:  # toml leaks its parser's own errors
-        raise UserError(f"{path}: not TOML ({str(error).splitlines()[0]}); correct that line.") from error
+        raise UserError(f"{path}: not TOML ({_parser_words(error)}); correct that line.") from None
+
+
+def _parser_words(error: Exception) -> str:
+    """toml's own words, but for the ones that show a value: it may be a secret that somebody forgot to quote."""
+    words = str(error).splitlines()[0]
+    value = re.match(r"(invalid literal|could not convert).*(\(line \d+ [^)]*\))$", words)
+    return f"a value that is neither in quotes nor a number {value[2]}" if value else words
 
 
 def flatten(tables: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,7 +115,8 @@ def check_value(value: Any, wanted: type, where: str, is_list: bool = False) -> 
     is_right = isinstance(value, allowed) and (wanted is bool or not isinstance(value, bool))
     if not is_right or (is_list and wanted is str):
         kind = f"list of {_TYPE_NAMES[wanted]}s" if is_list else _TYPE_NAMES[wanted]
-        raise UserError(f"{where}: {value!r} is {'not' if wanted is bool else 'no'} {kind}; write one.")
+        shown = "its value" if where.endswith(SECRETS) else repr(value)
+        raise UserError(f"{where}: {shown} is {'not' if wanted is bool else 'no'} {kind}; write one.")
 
 
 def _check_options(options: CompositeOptions, where: str) -> None:
@@ -160,7 +170,7 @@ def _override(tables: dict[str, Any], override: str) -> None:
     for name in path:
         table = table.setdefault(name, {})
         if not isinstance(table, dict):
-            raise UserError(f"--set {override}: {name} is no table; leave out what stands before the last dot.")
+            raise UserError(f"--set {key.strip()}: {name} is no table; leave out what stands before the last dot.")
     table[last] = parse_value(text)
     if not text.strip():
         del table[last]

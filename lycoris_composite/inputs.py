@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
+import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import SafetensorError, safe_open
 
-from lycoris_composite.characters import Subset, image_paths, why_unusable
+from lycoris_composite.characters import Subset, caption_file, image_paths, why_unusable
 from lycoris_composite.config import Settings, read_toml
+from lycoris_composite.errors import UserError
 from lycoris_composite.journal import digest
 from lycoris_composite.plan import Plan
 from lycoris_composite.stages import Stage, overridden_datasets, stages_of
@@ -38,27 +43,67 @@ def bad_files(datasets: Iterable[Dataset], show_progress: bool) -> dict[str, str
     return {os.path.normpath(path): reason for (path, _), reason in zip(files, reasons, strict=True) if reason}
 
 
+def check_weights(stages: Sequence[Stage]) -> None:
+    """Raises UserError for weights that are not there or not whole, before anything large is loaded."""
+    start = stages[0].weights_from
+    if start is not None and not start.is_file():
+        raise UserError(f"{start}: not there, but stage 2 starts from it; run stage 1 first.")
+    if not stages[0].settings.get("pretrained_model_name_or_path"):
+        raise UserError("pretrained_model_name_or_path: not set; name the base model's file or folder.")
+    for key, name in dict.fromkeys(chain.from_iterable(stage.weight_files for stage in stages)):
+        if not Path(name).exists() and not _is_in_hub_cache(name):
+            raise UserError(
+                f"{key} {name}: no such file or folder, and no model of that name in the hub's cache; "
+                "correct the path, or download the model first: training fetches nothing."
+            )
+        for path in _files_of(Path(name)):
+            broken = _why_broken(path)
+            if broken:
+                raise UserError(f"{key} {path}: {broken}; download or save it again.")
+
+
+def _why_broken(path: Path) -> str | None:
+    """What is wrong with a file of weights, as far as its frame shows it: an interrupted download is the usual cause."""
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, "numpy"):
+                return None
+        except (SafetensorError, OSError) as error:
+            return f"is no whole .safetensors file ({str(error).splitlines()[0]})"
+    if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
+        with open(path, "rb") as file:
+            start = file.read(2)
+        if not start or (start == b"PK" and not zipfile.is_zipfile(path)):
+            return "is no whole checkpoint"
+    return None
+
+
+def _files_of(model: Path) -> list[Path]:
+    return [path for path in (model.rglob("*") if model.is_dir() else [model]) if path.is_file()]
+
+
+def _is_in_hub_cache(name: str) -> bool:
+    home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
+    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and (cache / f"models--{name.replace('/', '--')}").is_dir()
+
+
 def plans_of(settings: Settings, datasets: Sequence[Dataset], skipped: Iterable[str]) -> list[Plan]:
     """The plans that training will make, without the images to be skipped."""
     [stage] = stages_of(settings, only=2)
     return [plan_of(dataset, settings.composite, stage.settings["seed"], frozenset(skipped)) for dataset in datasets]
 
 
-def input_digests(stage: Stage, plans: Sequence[Plan], show_progress: bool) -> dict[str, str]:
-    """Digests of the files that training reads, by path: images, captions and the base model."""
-    characters = [character for plan in plans for character in plan.characters]
-    paths = {Path(image.path) for character in characters for image in character.images}
-    for character in characters:
-        extension = character.subset.caption_extension
-        captions = (Path(os.path.splitext(image.path)[0] + extension) for image in character.images)
-        paths |= {path for path in captions if path.is_file()}
-    for name in filter(None, map(stage.settings.get, ("pretrained_model_name_or_path", "vae"))):
-        model = Path(name)
-        files = model.rglob("*") if model.is_dir() else [model]
-        paths |= {path for path in files if path.is_file()}
-    ordered = sorted(paths)
-    found = _in_parallel(digest, ordered, "reading inputs" if show_progress else None)
-    return dict(zip(map(str, ordered), found, strict=True))
+def input_digests(stages: Sequence[Stage], plans: Sequence[Plan], show_progress: bool) -> dict[int, dict[str, str]]:
+    """By each stage's number: digests of the files that it reads, by path. Those are images, captions and weights."""
+    data: set[Path] = set()
+    for character in (character for plan in plans for character in plan.characters):
+        captions = (caption_file(image.path, character.subset) for image in character.images)
+        data |= {Path(path) for path in captions if path} | {Path(image.path) for image in character.images}
+    inputs = {stage.number: data.union(*(_files_of(Path(name)) for _, name in stage.weight_files)) for stage in stages}
+    ordered = sorted(set().union(*inputs.values()))
+    found = dict(zip(ordered, _in_parallel(digest, ordered, "reading inputs" if show_progress else None), strict=True))
+    return {number: {str(path): found[path] for path in sorted(paths)} for number, paths in inputs.items()}
 
 
 def duplicates(digests: Mapping[str, str], plans: Sequence[Plan]) -> list[str]:

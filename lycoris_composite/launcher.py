@@ -6,7 +6,6 @@ import argparse
 import errno
 import json
 import os
-import re
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from lycoris_composite import checkout, config
-from lycoris_composite.agenda import Task, check_unchanged, tasks_of
+from lycoris_composite.agenda import Task, starting_weights, what_is_left
 from lycoris_composite.errors import Stopped, UserError, printable, sentence
-from lycoris_composite.inputs import bad_files, datasets_to_join, duplicates, input_digests, plans_of
-from lycoris_composite.journal import Journal, StageRecord, digest, sole_run
+from lycoris_composite.inputs import bad_files, check_weights, datasets_to_join, plans_of
+from lycoris_composite.journal import Journal, digest, sole_run
 from lycoris_composite.plan import Plan
 from lycoris_composite.sampling import MOST_CHARACTERS, sample_prompts
 from lycoris_composite.stages import (
@@ -34,7 +33,7 @@ from lycoris_composite.stages import (
 from lycoris_composite.states import Sitting, remove_asked_states
 from lycoris_composite.stopping import StopRequest
 from lycoris_composite.subsets import parse_resolution
-from lycoris_composite.whole import cannot_write, remove_leftovers, write_whole
+from lycoris_composite.whole import cannot_write, write_whole
 
 BUILTIN = "builtin"
 # What upstream's own writing (logs, folders) meets on a disk that is full, read-only, broken or gone.
@@ -90,7 +89,7 @@ def report(action: Callable[[], None]) -> int:
             print(f"error: {sentence(error)}", file=sys.stderr)
         return 2
     except Stopped as stopped:
-        _say(f"{stopped}; go on with: {shlex.join([*_starter(), *sys.argv])}")
+        _say(f"{stopped}; go on with: {shlex.join([*_starter(), *_without_secrets(sys.argv)])}")
         return stopped.exit_code
     return 0
 
@@ -98,6 +97,17 @@ def report(action: Callable[[], None]) -> int:
 def _starter() -> list[str]:
     """What began this command line, as far as it can be seen from inside."""
     return ["accelerate", "launch"] if "ACCELERATE_DYNAMO_BACKEND" in os.environ else ["python"]
+
+
+def _without_secrets(arguments: Sequence[str]) -> list[str]:
+    """A command line as it may stand in a log."""
+    shown = []
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        flag, equals, _ = argument.partition("=")
+        if equals and flag.endswith(config.SECRETS):  # --key=value, and --set's key=value
+            argument = f"{flag}=..."
+        shown.append("..." if before.startswith("--") and before.endswith(config.SECRETS) else argument)
+    return shown
 
 
 def _run(own: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> None:
@@ -118,11 +128,11 @@ def _run(own: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> No
     for plan in plans:
         names = ", ".join(f"{character.trigger} ({len(character.images)})" for character in plan.characters)
         _say(f"characters: {names}; {plan.composites} composites an epoch in {len(plan.sizes)} size(s)")
-    _check_start(stages[0])
+    check_weights(stages)
     name = settings.kohya.get("output_name") or DEFAULT_NAME
     with sole_run(stages[0].output_dir / f"{name}.run.lock") if _is_main_process() else nullcontext():
         journal = Journal(stages[0].output_dir / f"{name}.run.json")
-        tasks, lines = _from_main_process(lambda: _tasks(own, stages, journal, plans))
+        tasks, lines = _from_main_process(lambda: what_is_left(journal, stages, plans, own.fresh, own.continue_anyway))
         for line in lines:
             _say(line)
         for task in tasks:
@@ -143,37 +153,11 @@ def _skipped(bad: Mapping[str, str], is_allowed: bool) -> frozenset[str]:
     return frozenset(bad)
 
 
-def _tasks(
-    own: argparse.Namespace, stages: Sequence[Stage], journal: Journal, plans: Sequence[Plan]
-) -> tuple[list[Task], list[str]]:
-    """What is left to do. Raises UserError where an interrupted run was another one."""
-    journal.read(without=[stage.number for stage in stages] if own.fresh else [])
-    for folder in {stage.output_dir for stage in stages}:
-        remove_leftovers(folder)
-        remove_leftovers(folder / "sample")
-    processes = os.environ.get("WORLD_SIZE", "1")
-    inputs = input_digests(stages[0], plans, show_progress=True)
-    for line in duplicates(inputs, plans):
-        _say(line)
-    records = {
-        stage.number: StageRecord({**stage.shaping, "processes": processes}, inputs, _weights(stage)) for stage in stages
-    }
-    if not own.continue_anyway:
-        check_unchanged(journal, stages, records)
-    return tasks_of(journal, stages, records)
-
-
-def _weights(stage: Stage) -> str | None:
-    """The digest of the weights that a stage starts from, where they are there yet."""
-    path = stage.weights_from
-    return digest(path) if path is not None and path.is_file() else None
-
-
 def _train(task: Task, sitting: Sitting, trainer: Any, journal: Journal, allow_pickle: bool) -> None:
     stage = task.stage
     _say(f"stage {stage.number}: {'composites' if stage.composite else 'single images'} -> {stage.output}")
     if _is_main_process():
-        journal.begin(stage.number, replace(task.record, weights=_weights(stage)))
+        journal.begin(stage.number, replace(task.record, weights=starting_weights(stage)))
     try:
         trainer.run_stage(_with_prompts(stage), sitting, allow_pickle)
     except (UserError, OSError, Stopped):
@@ -216,25 +200,6 @@ def _on_cpu(settings: config.Settings) -> config.Settings:
     for line in lines:
         _say(f"--cpu: {line}")
     return replace(settings, kohya=kohya, stage2=without_cuda(settings.stage2)[0])
-
-
-def _check_start(stage: Stage) -> None:
-    if stage.weights_from is not None and not stage.weights_from.is_file():
-        raise UserError(f"{stage.weights_from}: not there, but stage 2 starts from it; run stage 1 first.")
-    model = stage.settings.get("pretrained_model_name_or_path")
-    if not model:
-        raise UserError("pretrained_model_name_or_path: not set; name the base model's file or folder.")
-    if not Path(model).exists() and not _is_in_hub_cache(model):
-        raise UserError(
-            f"pretrained_model_name_or_path {model}: no such file or folder, and no model of that name in the hub's cache; "
-            "correct the path, or download the model first: training fetches nothing."
-        )
-
-
-def _is_in_hub_cache(name: str) -> bool:
-    home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
-    cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")
-    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and (cache / f"models--{name.replace('/', '--')}").is_dir()
 
 
 def _write_configs(stage: Stage, settings: config.Settings, plans: Sequence[Plan]) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import toml
 
-from lycoris_composite.config import Settings, check_value
+from lycoris_composite.config import SECRETS, Settings, check_value
 from lycoris_composite.errors import UserError
 from lycoris_composite.plan import CompositeOptions
 from lycoris_composite.subsets import FLAG_NAMES
@@ -21,7 +21,6 @@ from lycoris_composite.subsets import FLAG_NAMES
 DEFAULT_NAME = "last"  # upstream's, where output_name is missing
 # They say where an interrupted run goes on, which is the stage that runs first.
 _RESUME_KEYS = ("resume", "resume_from_huggingface", "initial_epoch", "initial_step", "skip_until_initial_step")
-_SECRETS = ("wandb_api_key", "huggingface_token")
 # What does not change the weights, and may be another when an interrupted run goes on. Paths count by what they hold.
 _WITHOUT_EFFECT = re.compile(
     "(sample|log|logging|wandb|console_log|huggingface|metadata|save_every|save_last|save_n_epoch|save_state)_.*"
@@ -74,14 +73,25 @@ class Stage:
     def shaping(self) -> dict[str, str]:
         """The settings that shape the weights, as text."""
         kept = {**self.settings, "composite": asdict(self.composite) if self.composite else None}
-        ignored = {*_SECRETS, *_RESUME_KEYS}
+        ignored = {*SECRETS, *_RESUME_KEYS}
         kept = {key: value for key, value in kept.items() if key not in ignored and not _WITHOUT_EFFECT.fullmatch(key)}
         return {key: json.dumps(value, ensure_ascii=False) for key, value in sorted(kept.items()) if value is not None}
 
     @property
+    def weight_files(self) -> list[tuple[str, str]]:
+        """The files and folders of weights that it reads, each after its option's name, but for what the stage before
+        it makes."""
+        found = []
+        for key in ("pretrained_model_name_or_path", "vae", "base_weights", "network_weights"):
+            value = self.settings.get(key) or []
+            if key != "network_weights" or self.weights_from is None:
+                found += [(key, str(name)) for name in (value if isinstance(value, list) else [value])]
+        return found
+
+    @property
     def secrets(self) -> dict[str, Any]:
         """What has to reach upstream but must not be written anywhere."""
-        return {key: self.settings[key] for key in _SECRETS if self.settings.get(key)}
+        return {key: self.settings[key] for key in SECRETS if self.settings.get(key)}
 
 
 def stages_of(settings: Settings, only: int | None = None) -> list[Stage]:
@@ -95,7 +105,7 @@ def stages_of(settings: Settings, only: int | None = None) -> list[Stage]:
         raise UserError(f"{settings.path}, output_name: {kohya['output_name']!r} is no file name; put folders in output_dir.")
     if kohya.get("seed") is None:
         # Upstream would draw one in every process, and composites have to agree between them and after a resume.
-        lasting = sorted((item for item in kohya.items() if item[0] not in _RESUME_KEYS), key=str)
+        lasting = sorted((item for item in kohya.items() if item[0] not in (*_RESUME_KEYS, *SECRETS)), key=str)
         kohya["seed"] = zlib.crc32(repr(lasting).encode())
     first = Stage(1, settings.trainer, {**kohya, "output_name": f"{kohya['output_name']}-stage1"}, None)
     second = {**kohya, **settings.stage2}
@@ -137,7 +147,7 @@ def without_cuda(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
 def config_text(stage: Stage) -> str:
     """The stage's effective config, which plain upstream reads with `--config_file`: it skips the `composite` value
     in the last table, which the plugin finds (`lycoris-composite run`). Secrets are left out."""
-    settings = {key: value for key, value in stage.settings.items() if key not in _SECRETS}
+    settings = {key: value for key, value in stage.settings.items() if key not in SECRETS}
     if settings.get("dataset_config"):
         settings["dataset_config"] = str(stage.dataset_config_file)
     elif stage.composite is not None:

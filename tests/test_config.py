@@ -163,6 +163,18 @@ def test_a_toml_error_names_the_line(tmp_path):
         load_config(tmp_path, "[composite]\nseed = 1\nxformers = maybe\n")
 
 
+@pytest.mark.parametrize("line", ["wandb_api_key = s3cret", "huggingface_token = 5s3cret", "wandb_api_key = -s3cret"])
+def test_a_secret_that_is_not_quoted_is_not_shown(tmp_path, line):
+    with pytest.raises(UserError, match=r"cg3.toml: not TOML \(.*line 2 .*\)") as caught:
+        load_config(tmp_path, f"[composite]\n{line}\n")
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_secret_of_the_wrong_type_is_not_shown():
+    with pytest.raises(UserError, match="c.toml huggingface_token: its value is no text; write one."):
+        config.check_value(12345, str, "c.toml huggingface_token")
+
+
 # --- --set -------------------------------------------------------------------------------------------------------
 
 

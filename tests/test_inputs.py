@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import save_file
 
 from lycoris_composite import inputs, launcher
 from lycoris_composite.config import CompositeOptions, Settings
 from lycoris_composite.errors import UserError
-from lycoris_composite.stages import stages_of
+from lycoris_composite.stages import Stage, stages_of
 from tests import tiny
 
 
@@ -80,12 +83,12 @@ def test_inputs_are_known_by_their_content(settings, tmp_path):
     settings = Settings(settings.path, kohya, settings.composite)
     [plan] = inputs.plans_of(settings, inputs.datasets_to_join(settings), ())
     stage = stages_of(settings)[0]
-    before = inputs.input_digests(stage, [plan], show_progress=False)
+    before = inputs.input_digests([stage], [plan], show_progress=False)[1]
     assert len(before) == 9 + 9 + 1
 
     caption = tmp_path / "data/1_rin/01.txt"
     caption.write_text(caption.read_text() + ", new tag")
-    after = inputs.input_digests(stage, [plan], show_progress=False)
+    after = inputs.input_digests([stage], [plan], show_progress=False)[1]
 
     assert {path for path in after if after[path] != before[path]} == {str(caption)}
 
@@ -136,7 +139,7 @@ def test_a_dataset_config_is_checked_before_anything_computes_with_it(settings, 
 def test_a_picture_that_is_there_twice_is_named(settings, tmp_path):
     shutil.copy(tmp_path / "data/1_rin/01.png", tmp_path / "data/1_mio/02.png")
     [plan] = inputs.plans_of(settings, inputs.datasets_to_join(settings), ())
-    digests = inputs.input_digests(stages_of(settings)[0], [plan], show_progress=False)
+    digests = inputs.input_digests(stages_of(settings), [plan], show_progress=False)[2]
     [line] = inputs.duplicates(digests, [plan])
     assert line == f"the same picture: {tmp_path / 'data/1_mio/02.png'}, {tmp_path / 'data/1_rin/01.png'}"
 
@@ -146,7 +149,7 @@ def test_a_thousand_copies_are_not_all_named(settings, tmp_path):
         for suffix in (".png", ".txt"):
             shutil.copy(tmp_path / f"data/1_rin/01{suffix}", tmp_path / f"data/1_rin/copy{number:02}{suffix}")
     [plan] = inputs.plans_of(settings, inputs.datasets_to_join(settings), ())
-    [line] = inputs.duplicates(inputs.input_digests(stages_of(settings)[0], [plan], show_progress=False), [plan])
+    [line] = inputs.duplicates(inputs.input_digests(stages_of(settings), [plan], show_progress=False)[2], [plan])
     assert line.endswith(", and 21 more")
 
 
@@ -154,3 +157,73 @@ def test_a_caption_of_a_megabyte_is_refused(settings, tmp_path):
     (tmp_path / "data/1_rin/01.txt").write_text("rin, " + "tag, " * 200_000)
     [reason] = bad(settings).values()
     assert reason.endswith("01.txt: a caption of 1,000,005 bytes, no model reads as much; shorten it.")
+
+
+def stages_with(settings: Settings, only: int | None = None, stage2: dict | None = None, **kohya: object) -> list[Stage]:
+    return stages_of(Settings(settings.path, {**settings.kohya, **kohya}, settings.composite, stage2=stage2 or {}), only)
+
+
+def test_stage_two_alone_needs_what_stage_one_saved(settings):
+    with pytest.raises(UserError, match="last-stage1.safetensors: not there, but stage 2 starts from it; run stage 1 first"):
+        inputs.check_weights(stages_with(settings, only=2))
+
+
+@pytest.mark.parametrize("model", ["/nowhere/model", "model.safetensors"])
+def test_a_base_model_that_is_not_there(settings, model):
+    with pytest.raises(UserError, match="pretrained_model_name_or_path .*: no such file or folder"):
+        inputs.check_weights(stages_with(settings, pretrained_model_name_or_path=model))
+
+
+def test_a_name_on_a_hub_is_left_to_upstream_where_it_was_downloaded(settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    stages = stages_with(settings, pretrained_model_name_or_path="someone/model")
+    with pytest.raises(UserError, match="someone/model: no such file or folder.* training fetches nothing"):
+        inputs.check_weights(stages)
+    (tmp_path / "hub/models--someone--model").mkdir(parents=True)
+    inputs.check_weights(stages)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "weights.safetensors"
+    save_file({"weight": np.zeros((64, 64), np.float32)}, path)
+    return path
+
+
+def test_an_interrupted_download_is_named_before_anything_is_loaded(settings, tmp_path, weights):
+    inputs.check_weights(stages_with(settings, pretrained_model_name_or_path=str(weights)))
+    whole = weights.read_bytes()
+    with zipfile.ZipFile(tmp_path / "whole.ckpt", "w") as made:
+        made.writestr("data.pkl", whole)
+    checkpoint = (tmp_path / "whole.ckpt").read_bytes()
+    folder = tmp_path / "model" / "unet"
+    folder.mkdir(parents=True)
+    for name, content in {
+        "half.safetensors": whole[:2000], "header.safetensors": whole[:20], "none.safetensors": b"", "none.ckpt": b"",
+        "half.ckpt": checkpoint[:2000], "model/unet/half.safetensors": whole[:-1],
+    }.items():  # fmt: skip
+        (tmp_path / name).write_bytes(content)
+        model = tmp_path / name.split("/")[0]
+        with pytest.raises(UserError, match=rf"{name.split('/')[-1]}: is no whole .*; download or save it again"):
+            inputs.check_weights(stages_with(settings, pretrained_model_name_or_path=str(model)))
+    inputs.check_weights(stages_with(settings, pretrained_model_name_or_path=str(tmp_path / "whole.ckpt")))
+
+
+def test_stage_2s_own_weights_are_looked_at_before_stage_1_runs(settings, tmp_path, weights):
+    with pytest.raises(UserError, match="vae .*other.safetensors: no such file or folder"):
+        inputs.check_weights(
+            stages_with(
+                settings, pretrained_model_name_or_path=str(weights), stage2={"vae": str(tmp_path / "other.safetensors")}
+            )
+        )
+
+
+def test_weights_count_in_the_stage_that_reads_them(settings, tmp_path, weights):
+    [plan] = inputs.plans_of(settings, inputs.datasets_to_join(settings), ())
+    other = str(shutil.copy(weights, tmp_path / "other.safetensors"))
+    stages = stages_with(settings, pretrained_model_name_or_path=str(weights), network_weights=other, stage2={"vae": other})
+    first, second = inputs.input_digests(stages, [plan], show_progress=False).values()
+    assert {str(weights), other} <= set(first)
+    assert {str(weights), other} <= set(second)
+    alone = stages_with(settings, pretrained_model_name_or_path=str(weights), network_weights=other)
+    assert other not in inputs.input_digests(alone, [plan], show_progress=False)[2]

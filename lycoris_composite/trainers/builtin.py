@@ -197,6 +197,9 @@ class Builtin:
             if (value or "").lower() not in choices:
                 known = ", ".join(filter(None, choices))
                 raise UserError(f"{where} {key}: the built-in trainer has {known}; choose one, or use sd-scripts for {value}.")
+        weights = stage.settings.get("network_weights")
+        if weights and not weights.endswith(".safetensors"):
+            raise UserError(f"{where} network_weights: the built-in trainer loads .safetensors; convert {weights} first.")
         prompts = str(stage.settings.get("sample_prompts") or "")
         if prompts and not prompts.endswith(".json"):
             raise UserError(

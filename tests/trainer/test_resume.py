@@ -78,7 +78,7 @@ def test_a_finished_run_is_not_repeated_and_a_changed_one_asks(world: World, und
     assert again.code == 0
     assert again.output.count("finished already") == 2
     assert changed.code == 2
-    assert "stage 2, learning_rate: 0.0005 -> 0.001" in changed.output
+    assert "stage 1 and 2, learning_rate: 0.0005 -> 0.001" in changed.output
     assert before == {path: path.stat().st_mtime_ns for path in undisturbed.iterdir() if path.suffix != ".lock"} | {
         path: when for path, when in before.items() if path.suffix == ".lock"
     }
