@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -155,6 +157,48 @@ def test_what_was_interrupted_goes_on_bit_for_bit(
         assert found.keys() == expected.keys()
         assert all(found[key].equal(expected[key]) for key in found), name
     assert names(tmp_path / "out") == names(undisturbed)
+
+
+@pytest.mark.parametrize(("blow", "says"), [("9", "after step 2 of 6"), ("15", "after step 3 of 6")])
+def test_two_processes_go_on_bit_for_bit(embedded: World, tmp_path: Path, undisturbed_pair: Path, blow: str, says: str) -> None:
+    struck = embedded.strike(tmp_path, "step", 11, blow, processes=2, **RESUMABLE)
+    assert struck.code != 0
+    again = embedded.train(tmp_path, processes=2, **RESUMABLE)
+    assert again.code == 0
+    assert f"stage 2: was interrupted; it goes on {says}" in again.output
+    found, expected = load_file(tmp_path / "out/cg3.safetensors"), load_file(undisturbed_pair / "cg3.safetensors")
+    assert all(found[key].equal(expected[key]) for key in expected)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_pair(embedded: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed_pair")
+    assert embedded.train(folder, processes=2, **RESUMABLE).code == 0
+    return folder / "out"
+
+
+def test_two_runs_at_once_do_not_write_to_one_output(embedded: World, tmp_path: Path, undisturbed: Path) -> None:
+    first = embedded.start(tmp_path, **RESUMABLE)
+    journal = tmp_path / "out/cg3.run.json"
+    while not journal.exists():
+        assert first.poll() is None
+        time.sleep(0.05)
+    first.send_signal(signal.SIGSTOP)
+    try:
+        before = snapshot(tmp_path / "out")
+        second = embedded.train(tmp_path, **RESUMABLE)
+        assert second.code == 2
+        assert f"error: {tmp_path}/out/cg3.run.lock: another run is writing to this output; wait for it" in second.output
+        assert snapshot(tmp_path / "out") == before
+    finally:
+        first.kill()
+        first.wait()
+    assert embedded.train(tmp_path, **RESUMABLE).code == 0
+    assert names(tmp_path / "out") == names(undisturbed)
+
+
+def snapshot(folder: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.suffix != ".lock"}
 
 
 def test_an_output_folder_that_vanishes_is_made_anew(embedded: World, tmp_path: Path, undisturbed: Path) -> None:

@@ -236,7 +236,7 @@ def test_a_set_that_is_no_assignment(tmp_path, text):
 
 
 def test_a_set_through_something_that_is_no_table(tmp_path):
-    with pytest.raises(UserError, match="--set stray.seed=1: stray is no table; leave out what stands before the last dot"):
+    with pytest.raises(UserError, match="--set stray.seed: stray is no table; leave out what stands before the last dot"):
         load_config(tmp_path, GUIDE, "stray.seed=1")
 
 

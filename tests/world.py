@@ -43,32 +43,47 @@ class World:
         return path
 
     def train(self, folder: Path, *flags: str, processes: int = 1, env: dict[str, str] | None = None, **changes: Any) -> Run:
-        """Both stages by train_composite.py. Several processes by torchrun: accelerate 1.6 starts one with --cpu."""
-        config = self.write_config(folder, **changes)
+        """Both stages by train_composite.py."""
         start = [str(ROOT / "train_composite.py")]
-        if processes > 1:
-            start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), *start]
-            flags = (*flags, "--cpu")
-        if self.sd_scripts is not None:
-            flags = ("--sd_scripts", str(self.sd_scripts), *flags)
-        return self.command(folder, *start, "--config", str(config), *flags, env=env)
+        return self.command(folder, *self._arguments(folder, start, flags, processes, changes), env=env)
 
-    def strike(self, folder: Path, what: str, number: int, blow: str, *flags: str, **changes: Any) -> Run:
+    def strike(self, folder: Path, what: str, number: int, blow: str, *flags: str, processes: int = 1, **changes: Any) -> Run:
         """Both stages, struck at a chosen moment (tests/killing.py)."""
-        config = self.write_config(folder, **changes)
-        if self.sd_scripts is not None:
-            flags = ("--sd_scripts", str(self.sd_scripts), *flags)
-        killing = str(ROOT / "tests/killing.py")
-        return self.command(folder, killing, what, str(number), blow, "--config", str(config), *flags)
+        start = [str(ROOT / "tests/killing.py"), what, str(number), blow]
+        return self.command(folder, *self._arguments(folder, start, flags, processes, changes))
+
+    def start(self, folder: Path, **changes: Any) -> subprocess.Popen[bytes]:
+        """Begins both stages and does not wait for them."""
+        arguments = self._arguments(folder, [str(ROOT / "train_composite.py")], (), 1, changes)
+        with open(folder / "started.log", "wb") as log:
+            return subprocess.Popen(
+                [sys.executable, *arguments], cwd=folder, env=_environment(), stdout=log, stderr=subprocess.STDOUT
+            )
 
     def command(self, folder: Path, *arguments: str, env: dict[str, str] | None = None) -> Run:
         """`python ARGUMENTS` in a folder; a traceback in the output is shown when a test fails."""
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **(env or {})}
+        environment = {**_environment(), **(env or {})}
         done = subprocess.run(
             [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False
         )
         print(done.stdout[-6000:], done.stderr[-6000:])
         return Run(done.returncode, done.stdout + done.stderr, folder)
+
+    def _arguments(
+        self, folder: Path, start: list[str], flags: tuple[str, ...], processes: int, changes: dict[str, Any]
+    ) -> list[str]:
+        """Python's own. Several processes by torchrun: accelerate 1.6 starts one with --cpu."""
+        config = self.write_config(folder, **changes)
+        if processes > 1:
+            start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes), *start]
+            flags = (*flags, "--cpu")
+        if self.sd_scripts is not None:
+            flags = ("--sd_scripts", str(self.sd_scripts), *flags)
+        return [*start, "--config", str(config), *flags]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
 def make_world(folder: Path, sd_scripts: Path | None = None) -> World:
