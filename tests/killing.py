@@ -1,8 +1,8 @@
 """Runs the launcher and strikes at a chosen moment: `python killing.py WHAT NUMBER BLOW LAUNCHER_ARGUMENTS`.
 
 WHAT is `step` (between two steps) or `file` (when one is written, but does not have its name yet); NUMBER says which,
-from 1, counted over both stages. BLOW is a signal's number, `full` (files can grow no larger than 50 kB from now on) or
-`vanish` (the output folder is removed).
+from 1, counted over both stages. BLOW is a signal's number, `full` (files can grow no larger than 50 kB from now on),
+`vanish` (the output folder is removed) or `take` (the images in ./data are).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import resource
 import shutil
 import sys
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 from lycoris_composite import launcher, whole
@@ -20,6 +21,7 @@ from lycoris_composite.stopping import StopRequest
 BLOWS = {
     "full": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY)),
     "vanish": lambda: shutil.rmtree("out"),
+    "take": lambda: [path.rename(path.with_suffix(".taken")) for path in Path("data").rglob("*.png")],
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import zipfile
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from lycoris_composite import inputs, launcher
+from lycoris_composite import inputs, journal, launcher
 from lycoris_composite.config import CompositeOptions, Settings
 from lycoris_composite.errors import UserError
 from lycoris_composite.stages import Stage, stages_of
@@ -107,6 +108,21 @@ def test_a_disk_that_refuses_upstream_is_one_sentence(tmp_path, capsys):
     (tmp_path / "plain").write_text("")
     assert launcher.report(lambda: (tmp_path / "nowhere" / "log").write_text("x")) == 2
     assert "nowhere/log: cannot be written (No such file or directory); make room or mend" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("folder", ["{tmp}/a_file/out", "/sys/out"])
+def test_a_folder_that_cannot_be_written_to_is_one_sentence(settings, tmp_path, capsys, folder):
+    (tmp_path / "a_file").write_text("")
+    folder = folder.format(tmp=tmp_path)
+
+    def lock() -> None:
+        with journal.sole_run(Path(folder) / "cg3.run.lock"):
+            pass
+
+    assert launcher.report(lock) == 2
+    assert re.fullmatch(
+        rf"error: {folder}\S*: cannot be written \(.+\); make room or mend the folder, .*\n", capsys.readouterr().err
+    )
 
 
 def test_a_workers_sentence_is_shown_without_its_traceback(capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import signal
 from pathlib import Path
 
@@ -66,6 +68,22 @@ def test_a_run_that_was_asked_to_stop_saves_its_state_and_goes_on(world: World, 
     assert "stage 2: was interrupted; it goes on after step 4 of 8" in again.output
     assert same_weights(undisturbed / "cg3.safetensors", tmp_path / "out/cg3.safetensors")
     assert not (tmp_path / "out/cg3-step00000004-state").exists()
+
+
+def test_images_that_are_gone_in_mid_run_can_be_put_back(world: World, tmp_path: Path) -> None:
+    shutil.copytree(world.folder / "data", tmp_path / "data")
+    settings = {**SETTINGS, "cache_latents": None, "train_data_dir": str(tmp_path / "data"), "max_train_steps": 6}
+
+    taken = world.strike(tmp_path, "step", 5, "take", **settings)
+
+    assert taken.code == 2
+    assert re.search(r"\nerror: \S+/data/1_\w+/\d+\.png: is gone; put it back", taken.output)
+    assert "Traceback" not in taken.output
+    for path in (tmp_path / "data").rglob("*.taken"):
+        path.rename(path.with_suffix(".png"))
+    again = world.train(tmp_path, **settings)
+    assert again.code == 0
+    assert "stage 1: was interrupted; it goes on after step 3 of 6" in again.output
 
 
 def test_a_finished_run_is_not_repeated_and_a_changed_one_asks(world: World, undisturbed: Path) -> None:
