@@ -28,7 +28,7 @@ HOUSE = (
     ("plan",),
     ("characters",),
     ("pairing", "layout", "captions", "compose", "tokens", "checkout"),
-    ("images", "whole", "stopping"),
+    ("images", "whole", "stopping", "pages", "sheets"),
     ("errors",),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}

@@ -1,0 +1,31 @@
+"""Templates to self-contained pages: no network, light and dark, phone and keyboard. What looks like markup in a
+caption is text on a page."""
+
+from __future__ import annotations
+
+import base64
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from PIL import Image
+
+TEMPLATES = Path(__file__).parent / "templates"
+_QUALITY = 85  # of JPEG; a page of a hundred pictures stays a few megabytes
+
+
+def render(template: str, **values: Any) -> str:
+    """The page that a template of this package makes of the values, which are escaped."""
+    loader = jinja2.FileSystemLoader(TEMPLATES)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(template).render(**values)
+
+
+def data_uri(picture: Image.Image) -> str:
+    """A picture as text that a page can hold in place of its address."""
+    buffer = BytesIO()
+    picture.convert("RGB").save(buffer, "JPEG", quality=_QUALITY)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
