@@ -98,6 +98,10 @@ class _Tags:
     free: list[str]
     last: list[str]
 
+    @property
+    def in_order(self) -> list[str]:
+        return self.kept + self.free + self.last
+
 
 _FIRST_TO_GO = ("free", "last", "kept")
 
@@ -125,31 +129,70 @@ def marker(template: str) -> str | None:
 
 def render(template: str, triggers: Sequence[str], tags: Sequence[Sequence[str]]) -> str:
     """The template filled in; a tag list that is empty leaves no stray comma."""
+    return "".join(text for _, text in spans(template, triggers, tags))
+
+
+def spans(template: str, triggers: Sequence[str], tags: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
+    """The filled template in pieces, each after what it is: `left` or `right` for tags, `name` for all else."""
     values = dict(zip(FIELDS, (*triggers, *(", ".join(side) for side in tags)), strict=True))
-    parts = (part.strip().format(**values) for part in template.split(","))
-    return ", ".join(part for part in parts if part)
+    found: list[tuple[str, str]] = []
+    for part in _parts(template):
+        filled = [(_ROLES.get(field, "name"), fixed if field is None else values[field]) for fixed, field in part]
+        filled = [(role, text) for role, text in filled if text]
+        if filled:
+            found += [("name", ", "), *filled] if found else filled
+    return found
 
 
-def composite_caption(
+_ROLES = {"left_tags": "left", "right_tags": "right"}
+
+
+@lru_cache(maxsize=16)
+def _parts(template: str) -> list[list[tuple[str, str | None]]]:
+    """The template's parts between commas, each a list of fixed texts and of fields."""
+    parts = []
+    for part in template.split(","):
+        parsed = list(string.Formatter().parse(part.strip()))
+        pieces = [((fixed, None), ("", field)) for fixed, field, *_ in parsed]
+        parts.append([piece for pair in pieces for piece in pair if piece != ("", None)])
+    return parts
+
+
+@dataclass(frozen=True)
+class CaptionParts:
+    """A composite's caption before it is one text: by side, the trigger word, the tags, and the tags that the budget
+    had no room for."""
+
+    triggers: tuple[str, ...]
+    tags: tuple[list[str], ...]
+    cut: tuple[list[str], ...]
+
+
+def caption_parts(
     template: str,
     panels: Sequence[PanelCaption],
     rng: random.Random,
     epoch: int,
     progress: Progress = NO_PROGRESS,
     budget: Budget | None = None,
-) -> str:
-    """The composite's caption, one draw of all that the panels' rules leave to chance.
+) -> CaptionParts | None:
+    """One draw of all that the panels' rules leave to chance.
 
-    It is dropped as a whole (an empty caption) where upstream would drop every panel's own. Over the budget, the
-    panels give up their last free tags in turn, one each, so none is cut alone; protected tags go after all others.
+    The caption is dropped as a whole (None) where upstream would drop every panel's own. Over the budget, the panels give up
+    their last free tags in turn, one each, so none is cut alone; protected tags go after all others.
     """
     if _dropped(panels, rng, epoch):
-        return ""
+        return None
     sides = [_vary(panel.settled or _own_tags(panel, rng), panel.rules, rng, progress) for panel in panels]
-    triggers = [panel.trigger for panel in panels]
-    if budget is not None:
-        sides = _fit(template, triggers, sides, budget)
-    return _rendered(template, triggers, sides)
+    triggers = tuple(panel.trigger for panel in panels)
+    kept = sides if budget is None else _fit(template, triggers, sides, budget)
+    cut = tuple(_without(side, own) for side, own in zip(sides, kept, strict=True))
+    return CaptionParts(triggers, tuple(side.in_order for side in kept), cut)
+
+
+def _without(side: _Tags, kept: _Tags) -> list[str]:
+    """What `_shortened` took from the end of each part."""
+    return [tag for part in _FIRST_TO_GO for tag in getattr(side, part)[len(getattr(kept, part)) :]]
 
 
 def single_caption(panel: PanelCaption, rng: random.Random, epoch: int, progress: Progress = NO_PROGRESS) -> str:
@@ -157,11 +200,7 @@ def single_caption(panel: PanelCaption, rng: random.Random, epoch: int, progress
     if _dropped([panel], rng, epoch):
         return ""
     tags = _vary(_joined(_parse(panel.text, panel.rules, rng), panel.rules), panel.rules, rng, progress)
-    return ", ".join(tags.kept + tags.free + tags.last)
-
-
-def _rendered(template: str, triggers: Sequence[str], sides: Sequence[_Tags]) -> str:
-    return render(template, triggers, [side.kept + side.free + side.last for side in sides])
+    return ", ".join(tags.in_order)
 
 
 def _dropped(panels: Sequence[PanelCaption], rng: random.Random, epoch: int) -> bool:
@@ -182,8 +221,7 @@ def first_tag(text: str, rules: CaptionRules) -> str:
 
 def all_tags(text: str, rules: CaptionRules, rng: random.Random) -> list[str]:
     """Every tag that training can show of a caption, in file order; only wildcards are left to `rng`."""
-    tags = _joined(_parse(text, rules, rng), rules)
-    return tags.kept + tags.free + tags.last
+    return _joined(_parse(text, rules, rng), rules).in_order
 
 
 def _own_tags(panel: PanelCaption, rng: random.Random | None) -> _Tags:
@@ -249,7 +287,7 @@ def _fit(template: str, triggers: Sequence[str], sides: Sequence[_Tags], budget:
     """The sides with as many tags as the budget has room for."""
 
     def fits(rounds: int) -> bool:
-        return budget.count(_rendered(template, triggers, _shortened(sides, rounds))) <= budget.limit
+        return budget.count(render(template, triggers, [side.in_order for side in _shortened(sides, rounds)])) <= budget.limit
 
     if fits(0):
         return list(sides)

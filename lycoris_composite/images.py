@@ -56,6 +56,26 @@ def read_image(path: str | Path, alpha: bool = False) -> np.ndarray:
         raise UserError(f"{path}: cannot be decoded ({reason}); remove or replace it.") from error
 
 
+def panel_picture(path: str | Path, size: tuple[int, int], flipped: bool = False) -> np.ndarray:
+    """uint8 (height, width, 3) of (width, height) `size`: the upright image scaled until it covers the panel, then cut
+    at the middle, as upstream does by default. Raises UserError for what cannot be decoded."""
+    image = Image.fromarray(read_image(path))
+    covering = covering_size(image.size, size)
+    if covering != image.size:
+        smaller = covering[0] <= image.width and covering[1] <= image.height
+        image = image.resize(covering, Image.Resampling.BOX if smaller else Image.Resampling.LANCZOS)
+    left, top = ((now - own) // 2 for now, own in zip(covering, size, strict=True))
+    picture = np.asarray(image)[top : top + size[1], left : left + size[0]]
+    return np.array(picture[:, ::-1] if flipped else picture, order="C")  # a copy: torch wants to own its memory
+
+
+def covering_size(image_size: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """The (width, height) at which an image just covers a panel."""
+    scale = max(own / now for own, now in zip(size, image_size, strict=True))
+    width, height = (int(now * scale + 0.5) for now in image_size)
+    return width, height
+
+
 def _decoded(path: str | Path, alpha: bool) -> np.ndarray:
     with Image.open(path) as image:
         if _header_exif(image).get(_EXIF_ORIENTATION, 1) != 1:

@@ -12,7 +12,16 @@ from itertools import product
 
 import numpy as np
 
-from lycoris_composite.captions import DEFAULT_TEMPLATE, NO_PROGRESS, Budget, Progress, composite_caption, panel_caption
+from lycoris_composite.captions import (
+    DEFAULT_TEMPLATE,
+    NO_PROGRESS,
+    Budget,
+    CaptionParts,
+    Progress,
+    caption_parts,
+    panel_caption,
+    render,
+)
 from lycoris_composite.characters import Character, TrainingImage
 from lycoris_composite.errors import UserError
 from lycoris_composite.layout import Canvas, Size, bucket_of, composite_size, panel_sizes
@@ -126,9 +135,23 @@ class Plan:
 
     def caption(self, composite: Composite, epoch: int, progress: Progress = NO_PROGRESS, budget: Budget | None = None) -> str:
         """The composite's caption in an epoch, which changes also where its picture comes round again."""
+        parts = self.caption_parts(composite, epoch, progress, budget)
+        return "" if parts is None else render(self.options.caption, parts.triggers, parts.tags)
+
+    def caption_parts(
+        self, composite: Composite, epoch: int, progress: Progress = NO_PROGRESS, budget: Budget | None = None
+    ) -> CaptionParts | None:
+        """What the caption is made of; None where it is dropped."""
         panels = [panel_caption(p.caption, p.character.trigger, p.character.subset.rules) for p in composite.panels]
         rng = generator(self.seed, epoch, composite.index, "caption")
-        return composite_caption(self.options.caption, panels, rng, epoch, progress, budget)
+        return caption_parts(self.options.caption, panels, rng, epoch, progress, budget)
+
+    def pair_counts(self, epoch: int) -> np.ndarray:
+        """(characters, characters): how often each stands left (row) of each (column) in an epoch."""
+        left, right = self._epoch(self._picture_epoch(epoch)).groups.characters.T
+        counts = np.zeros((len(self.characters),) * 2, np.int64)
+        np.add.at(counts, (left, right), 1)
+        return counts
 
     def panel_sizes(self, character: int, image: int) -> list[Size]:
         """Every size that an image can take in a composite, sorted."""

@@ -17,11 +17,12 @@ from lycoris_composite.captions import (
     CaptionRules,
     PanelCaption,
     Progress,
+    caption_parts,
     check_template,
-    composite_caption,
     first_tag,
     marker,
     render,
+    spans,
 )
 from lycoris_composite.errors import UserError
 from tests.helpers import fast, thorough
@@ -35,11 +36,27 @@ def panels(left: str, right: str, **rules: Any) -> list[PanelCaption]:
 
 
 def caption(pair: Sequence[PanelCaption], seed: int = 0, epoch: int = 1, **more: Any) -> str:
-    return composite_caption(DEFAULT_TEMPLATE, pair, random.Random(seed), epoch, **more)
+    parts = caption_parts(DEFAULT_TEMPLATE, pair, random.Random(seed), epoch, **more)
+    return "" if parts is None else render(DEFAULT_TEMPLATE, parts.triggers, parts.tags)
 
 
 def captions(pair: Sequence[PanelCaption], draws: int = 60) -> set[str]:
     return {caption(pair, seed) for seed in range(draws)}
+
+
+def test_what_the_budget_had_no_room_for_is_known():
+    pair = panels("rin, a, b, c, d", "uzuki, x, y")
+    limit = Budget(len(["rin/uzuki/COMPOSITE", "a", "b", "x"]), lambda text: len(text.replace(",", " ").split()))
+    parts = caption_parts(DEFAULT_TEMPLATE, pair, random.Random(0), 1, budget=limit)
+    assert parts.tags == (["a", "b"], [])
+    assert parts.cut == (["c", "d"], ["x", "y"])
+
+
+def test_every_piece_of_a_caption_knows_whose_it_is():
+    found = spans("a {right_tags}, {left}/{{x}}, {left_tags}", ("rin", "uzuki"), (["cap", "red"], ["bow"]))
+    assert found == [
+        ("name", "a "), ("right", "bow"), ("name", ", "), ("name", "rin"), ("name", "/{"), ("name", "x}"), ("name", ", "), ("left", "cap, red")
+    ]  # fmt: skip
 
 
 # --- the template ------------------------------------------------------------------------------------------------

@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from PIL import Image
 from torch.utils.data import Dataset, Sampler
 from tqdm import tqdm
 
@@ -134,19 +132,7 @@ def encoded(panels: Sequence[StagePanel], vae: AutoencoderKL, device: torch.devi
     """Each panel's latents, unscaled as upstream caches them."""
     found = {}
     for panel in tqdm(panels, desc="caching latents"):
-        picture = torch.from_numpy(_picture(panel)).permute(2, 0, 1)[None].to(device, vae.dtype) / 127.5 - 1
+        picture = torch.from_numpy(images.panel_picture(panel.path, panel.size, panel.flipped))
+        picture = picture.permute(2, 0, 1)[None].to(device, vae.dtype) / 127.5 - 1
         found[panel] = vae.encode(picture).latent_dist.sample()[0].float().cpu()
     return found
-
-
-def _picture(panel: StagePanel) -> np.ndarray:
-    """uint8 (height, width, 3): scaled until it covers the panel, then cut at the middle, as upstream does."""
-    image = Image.fromarray(images.read_image(panel.path))
-    scale = max(own / now for own, now in zip(panel.size, image.size, strict=True))
-    covering = tuple(int(now * scale + 0.5) for now in image.size)
-    if covering != image.size:
-        smaller = covering[0] <= image.width and covering[1] <= image.height
-        image = image.resize(covering, Image.Resampling.BOX if smaller else Image.Resampling.LANCZOS)
-    left, top = ((now - own) // 2 for now, own in zip(covering, panel.size, strict=True))
-    picture = np.asarray(image)[top : top + panel.size[1], left : left + panel.size[0]]
-    return np.array(picture[:, ::-1] if panel.flipped else picture, order="C")  # a copy: torch wants to own its memory
