@@ -261,6 +261,8 @@ def report(trainer: str, tally: Tally) -> None:
     counts = tally.kills, tally.runs, tally.resumes, tally.files, tally.lost_steps, *map(len, faults)
     print(f"\n{bench.machine_line()}")
     bench.print_table("Killed at random moments", header, [(trainer, *map(str, counts))])
+    lost = len(tally.different) + len(tally.repeated)  # more than the steps since a state
+    print(f"\n{lost} lost, {len(tally.torn)} torn, {len(tally.tracebacks)} tracebacks")
     for fault in chain(*faults):
         print(f"fault: {fault}")
 

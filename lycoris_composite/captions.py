@@ -133,14 +133,17 @@ def render(template: str, triggers: Sequence[str], tags: Sequence[Sequence[str]]
 
 
 def spans(template: str, triggers: Sequence[str], tags: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
-    """The filled template in pieces, each after what it is: `left` or `right` for tags, `name` for all else."""
+    """The filled template in pieces, each after what it is: `left` or `right` for tags, `name` for all else. A piece
+    holds the comma behind it."""
     values = dict(zip(FIELDS, (*triggers, *(", ".join(side) for side in tags)), strict=True))
     found: list[tuple[str, str]] = []
     for part in _parts(template):
         filled = [(_ROLES.get(field, "name"), fixed if field is None else values[field]) for fixed, field in part]
         filled = [(role, text) for role, text in filled if text]
-        if filled:
-            found += [("name", ", "), *filled] if found else filled
+        if filled and found:
+            role, text = found[-1]
+            found[-1] = role, f"{text}, "
+        found += filled
     return found
 
 

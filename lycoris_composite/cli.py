@@ -23,6 +23,16 @@ def parser() -> argparse.ArgumentParser:
     setup.add_argument("--ref", default=checkout.DEFAULT_REF, help="tag, branch or commit (default: %(default)s)")
     setup.add_argument("--dir", type=Path, default=checkout.default_folder(), help="where to (default: %(default)s)")
     setup.add_argument("--tokenizers", action="store_true", help="fetch CLIP's tokenizers too, as training fetches nothing")
+    preview = commands.add_parser(
+        "preview",
+        help="show what training will see: a page and a contact sheet",
+        epilog="example: lycoris-composite preview cg3.toml --set composite.stage2.resolution=512,512",
+    )
+    preview.add_argument("config", type=Path, help="a kohya config with a [composite] table")
+    preview.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="set any key, dots for tables")
+    preview.add_argument("--epoch", type=int, default=1, help="whose composites to show (default: %(default)s)")
+    preview.add_argument("--count", type=int, default=24, help="how many of them (default: %(default)s)")
+    preview.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the config's output_dir)")
     run = commands.add_parser(
         "run", help="run an upstream script with [datasets.composite] understood", epilog=_RUN_EXAMPLE, allow_abbrev=False
     )
@@ -38,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return launcher.report(lambda: _run(own, flags))
     if flags:
         parser().error(f"unrecognized arguments: {' '.join(flags)}")
-    return launcher.report(lambda: _setup(own))
+    return launcher.report(lambda: _COMMANDS[own.command](own))
 
 
 def _setup(own: argparse.Namespace) -> None:
@@ -46,11 +56,21 @@ def _setup(own: argparse.Namespace) -> None:
         print(line, flush=True)
 
 
+def _preview(own: argparse.Namespace) -> None:
+    from lycoris_composite.preview import preview
+
+    for path in preview(own.config, own.set, max(1, own.epoch), max(1, own.count), own.out):
+        print(path, flush=True)
+
+
 def _run(own: argparse.Namespace, flags: Sequence[str]) -> None:
     folder = checkout.find(own.sd_scripts)
     from lycoris_composite.trainers.kohya import Upstream
 
     Upstream(folder, own.script).run_script(flags, own.allow_pickle)
+
+
+_COMMANDS = {"setup": _setup, "preview": _preview}
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -92,6 +93,16 @@ def plans_of(settings: Settings, datasets: Sequence[Dataset], skipped: Iterable[
     """The plans that training will make, without the images to be skipped."""
     [stage] = stages_of(settings, only=2)
     return [plan_of(dataset, settings.composite, stage.settings["seed"], frozenset(skipped)) for dataset in datasets]
+
+
+def single_datasets(settings: Settings, plans: Sequence[Plan]) -> list[Dataset]:
+    """The datasets as stage 1 sees them, with the images that the plans have read of the same folders."""
+    [stage] = stages_of(settings, only=1)
+    read = {character.subset.folder: character.images for plan in plans for character in plan.characters}
+    return [
+        replace(dataset, subsets=tuple(replace(subset, images=read.get(subset.folder, ())) for subset in dataset.subsets))
+        for dataset in datasets_of(stage.settings, settings.composite.aspect)
+    ]
 
 
 def input_digests(stages: Sequence[Stage], plans: Sequence[Plan], show_progress: bool) -> dict[int, dict[str, str]]:

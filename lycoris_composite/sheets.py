@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 PAPER, INK, MUTED = (255, 255, 255), (28, 30, 34), (92, 98, 109)
 LEFT, RIGHT, WARNING = (168, 50, 26), (23, 85, 159), (138, 90, 0)
-COLOURS = {"name": INK, "left": LEFT, "right": RIGHT, "muted": MUTED}
+COLOURS = {"name": INK, "left": LEFT, "right": RIGHT, "muted": MUTED, "warning": WARNING}
 
 Spans = Sequence[tuple[str, str]]  # (one of COLOURS, text)
 

@@ -15,13 +15,14 @@ PATCHES = "sd_scripts_patches"
 # From the roof to the cellar: an import goes to a later line. Rooms on one line do not import each other.
 HOUSE = (
     ("cli", "train"),
-    ("launcher",),
+    ("launcher", "preview"),
     ("trainers.kohya", "trainers.builtin"),
     ("trainers.kohya_trainer",),
     ("dataset", "trainers.builtin_data", "trainers.builtin_model"),
-    ("trainers.lycoris_args", "trainers.ranks", "trainers.saving"),
+    ("trainers.lycoris_args", "trainers.ranks", "trainers.saving", "trainers.tokenizers"),
     ("agenda",),
-    ("inputs",),
+    ("inputs", "overview"),
+    ("costs",),
     ("stages", "sampling", "metadata", "states", "journal"),
     ("subsets",),
     ("config",),
@@ -35,7 +36,7 @@ FLOORS = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}
 UPSTREAM_ROOMS = (
     "dataset",
     *(f"trainers.{name}" for name in ("kohya", "kohya_trainer", "builtin", "builtin_data", "builtin_model")),
-    *(f"trainers.{name}" for name in ("lycoris_args", "ranks", "saving")),
+    *(f"trainers.{name}" for name in ("lycoris_args", "ranks", "saving", "tokenizers")),
 )
 UPSTREAM = {
     "torch",

@@ -10,17 +10,16 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel
 
 from lycoris_composite.captions import Budget
 from lycoris_composite.errors import UserError
 from lycoris_composite.tokens import WordTokenizer
+from lycoris_composite.trainers.tokenizers import CHUNK, clip_tokenizer
 
 # SD 1.x's, as sd-scripts has them fixed.
 LATENT_SCALE = 0.18215
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "num_train_timesteps": 1000}
-_CLIP = "openai/clip-vit-large-patch14"
-_CHUNK = 75  # tokens that CLIP reads at a time, its begin and end left out
 
 
 class Text:
@@ -28,7 +27,7 @@ class Text:
 
     def __init__(self, tokenizer: Any, max_token_length: int | None, clip_skip: int | None) -> None:
         self.words = WordTokenizer(tokenizer)
-        self.limit = max_token_length or _CHUNK
+        self.limit = max_token_length or CHUNK
         self._clip_skip = clip_skip
 
     def budget(self) -> Budget:
@@ -41,7 +40,7 @@ class Text:
     def _ids(self, caption: str) -> torch.Tensor:
         options = {"padding": "max_length", "truncation": True, "max_length": self.limit + 2}
         begin, *ids, end = self.words(caption, **options).input_ids
-        chunks = (ids[start : start + _CHUNK] for start in range(0, len(ids), _CHUNK))
+        chunks = (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
         return torch.tensor([[begin, *chunk, end] for chunk in chunks])
 
     def encode(self, text_encoder: CLIPTextModel, ids: torch.Tensor) -> torch.Tensor:
@@ -58,7 +57,7 @@ class Text:
 def load_model(path: Path, tokenizer_cache: str | None) -> StableDiffusionPipeline:
     """SD 1.x from a folder in diffusers' format or a single .safetensors file, float32."""
     plain = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    tokenizer = _load_tokenizer(path, tokenizer_cache)
+    tokenizer = clip_tokenizer(path, tokenizer_cache)
     if path.is_dir():
         return StableDiffusionPipeline.from_pretrained(path, tokenizer=tokenizer, local_files_only=True, **plain)
     if path.suffix != ".safetensors":
@@ -71,16 +70,6 @@ def load_model(path: Path, tokenizer_cache: str | None) -> StableDiffusionPipeli
             str(path), config=config, tokenizer=tokenizer, local_files_only=True, **plain
         )
     return parts
-
-
-def _load_tokenizer(path: Path, cache: str | None) -> CLIPTokenizer:
-    """The model folder's own, or CLIP's from where sd-scripts would keep it."""
-    places = [path / "tokenizer", Path(cache or ".") / _CLIP.replace("/", "_")]
-    found = next((place for place in places if place.joinpath("vocab.json").is_file()), _CLIP)
-    try:
-        return CLIPTokenizer.from_pretrained(found)
-    except OSError as error:
-        raise UserError(f"{path}: has no tokenizer/, and {_CLIP}'s cannot be loaded; give tokenizer_cache_dir.") from error
 
 
 def _write_sd15_config(folder: Path) -> None:

@@ -20,6 +20,9 @@ from PIL import Image
 
 from lycoris_composite import captions, layout
 from lycoris_composite.errors import UserError
+from lycoris_composite.pairing import epoch_order
+from lycoris_composite.preview import look_at
+from tests.helpers import kohya_settings
 from tests.world import World
 
 ALONE = SimpleNamespace(num_processes=1, process_index=0)
@@ -431,3 +434,35 @@ def test_text_encoder_caching_is_refused(make_dataset: Callable) -> None:
 def test_a_wrong_composite_table_is_one_sentence(make_dataset: Callable, table: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         make_dataset(table)
+
+
+# --- the preview -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("options", [{}, {"aspect": "equal", "composites_per_image": 2.5}])
+def test_a_preview_shows_what_the_dataset_yields(make_dataset: Callable, world: World, tmp_path: Path, options: dict) -> None:
+    """Batch by batch in the order of training: pictures, sizes, captions over the limit, and the tags of a warm-up."""
+    subset = {"shuffle_caption": True, "flip_aug": True, "token_warmup_step": 0.5, "token_warmup_min": 2}
+    for number, path in enumerate(sorted((tmp_path / "data/1_rin").glob("*.txt"))):
+        path.write_text(path.read_text() + ", " + ", ".join(f"long tag {tag} {number}" for tag in range(150)))
+    group = make_dataset(options, subset)
+    [dataset] = group.datasets
+    own = {**world.config, **subset, "train_data_dir": str(tmp_path / "data"), "cache_latents": False, "max_train_epochs": 2}
+    settings = kohya_settings(tmp_path, {**options, "stage2": {"resolution": 192}}, **own)
+
+    for epoch in (1, 2):
+        shown = look_at(settings, epoch, dataset.plan.composites)
+        dataset.share_epoch(SimpleNamespace(value=epoch), shown.costs[1].schedule.steps_an_epoch)
+        dataset.set_max_train_steps(shown.costs[1].schedule.steps)
+        order = epoch_order(len(dataset), 42, epoch)
+        trained = [dataset[number] for number in order]
+        assert shown.costs[1].schedule.batches == len(dataset)
+        samples = [sample for sample, _ in shown.looks[0].shown]
+        pictures = [picture for _, picture in shown.looks[0].shown]
+        assert [sample.caption for sample in samples] == [text for example in trained for text in example["captions"]]
+        assert any(any(sample.parts.cut) for sample in samples)
+        found = [array for example in trained for array in example["images"]]
+        for picture, array in zip(pictures, found, strict=True):
+            seen = np.asarray(picture).transpose(2, 0, 1) / 127.5 - 1
+            assert seen.shape == tuple(array.shape)
+            assert np.abs(seen - array.numpy()).max() * 127.5 < 2.5

@@ -1,0 +1,144 @@
+"""A plan to what somebody should know of it before training: who appears how often, what is cut, what looks wrong."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from lycoris_composite.captions import Budget, CaptionParts, Progress, all_tags, render, spans
+from lycoris_composite.characters import Character
+from lycoris_composite.costs import Schedule
+from lycoris_composite.images import covering_size
+from lycoris_composite.layout import Size
+from lycoris_composite.pairing import generator
+from lycoris_composite.plan import Composite, Plan
+
+_MOST_LISTED = 8
+_FEW = 1 / 3  # of the images that another character has
+_CROPPED = 1 / 3  # of an image
+_SEEN_OFTEN = 4  # below that a tag stands on one side by chance
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A composite as it is trained on. `parts` is None where its caption is dropped; `tokens` where nothing counts them."""
+
+    composite: Composite
+    epoch: int
+    batch: int
+    parts: CaptionParts | None
+    spans: tuple[tuple[str, str], ...]
+    tokens: int | None
+
+    @property
+    def caption(self) -> str:
+        return "".join(text for _, text in self.spans)
+
+
+@dataclass(frozen=True)
+class Cast:
+    """A character in an epoch: how often it stands left and right, and its tags with how many captions have each."""
+
+    character: Character
+    left: int
+    right: int
+    tags: tuple[tuple[str, int], ...]
+
+
+def samples(plan: Plan, epoch: int, schedule: Schedule, budget: Budget | None, is_warmed_up: bool = False) -> Iterator[Sample]:
+    """An epoch's samples, batch by batch. `is_warmed_up` is for a trainer that knows no `token_warmup_step`."""
+    for batch in range(plan.batches):
+        progress = Progress() if is_warmed_up else schedule.progress(epoch, batch, plan.batches)
+        for index in plan.batch(epoch, batch):
+            yield _sample(plan, plan.composite(epoch, index), epoch, batch, progress, budget)
+
+
+def _sample(plan: Plan, composite: Composite, epoch: int, batch: int, progress: Progress, budget: Budget | None) -> Sample:
+    parts = plan.caption_parts(composite, epoch, progress, budget)
+    template = plan.options.caption
+    found = () if parts is None else tuple(spans(template, parts.triggers, parts.tags))
+    tokens = None if budget is None or parts is None else budget.count(render(template, parts.triggers, parts.tags))
+    return Sample(composite, epoch, batch, parts, found, tokens)
+
+
+def cast(plan: Plan, epoch: int) -> list[Cast]:
+    counts = plan.pair_counts(epoch)
+    return [
+        Cast(character, int(left), int(right), _tags(character))
+        for character, left, right in zip(plan.characters, counts.sum(1), counts.sum(0), strict=True)
+    ]
+
+
+def _tags(character: Character) -> tuple[tuple[str, int], ...]:
+    """The commonest first, the trigger word left out."""
+    rng = generator(0, 0, 0, "tags")  # one line of a multi-line caption, the same every time
+    counts = Counter(tag for caption in character.captions for tag in {*all_tags(caption, character.subset.rules, rng)})
+    del counts[character.trigger]
+    return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def kept_share(image_size: Size, panel_size: Size) -> float:
+    """How much of an image is left in its panel, as a share of its area."""
+    width, height = covering_size(image_size, panel_size)
+    return panel_size[0] * panel_size[1] / (width * height)
+
+
+def warnings(plan: Plan, seen: Iterable[Sample], limit: int | None) -> list[str]:
+    """What is worth a look before training, most important first. `seen` are samples of as many epochs as one likes."""
+    seen = list(seen)
+    return [*_few_images(plan), *_cropped(plan), *_over_limit(seen, limit), *_one_sided(seen)]
+
+
+def _few_images(plan: Plan) -> Iterator[str]:
+    most = max(plan.characters, key=lambda character: len(character.images))
+    for character in plan.characters:
+        few, many = len(character.images), len(most.images)
+        if few < many * _FEW:
+            yield (
+                f"{character.trigger} has {few} image(s), {most.trigger} {many}: each of the few is seen far more often; "
+                "add images, or expect its poses and backgrounds to be learned with it."
+            )
+
+
+def _cropped(plan: Plan) -> Iterator[str]:
+    found = []
+    for number, character in enumerate(plan.characters):
+        for place, image in enumerate(character.images):
+            share = min(kept_share(image.size, size) for size in plan.panel_sizes(number, place))
+            if share < 1 - _CROPPED:
+                found.append(f"{image.path} ({1 - share:.0%})")
+    if found:
+        yield (
+            f"{len(found)} image(s) lose a third or more to a crop: {_listed(found)}; "
+            'crop them yourself, or keep their shape (aspect = "natural", enable_bucket, max_bucket_reso).'
+        )
+
+
+def _over_limit(seen: Sequence[Sample], limit: int | None) -> Iterator[str]:
+    over = sum(sample.parts is not None and any(sample.parts.cut) for sample in seen)
+    if over:
+        yield (
+            f"{over:,} of {len(seen):,} captions are over the limit of {limit} tokens and lose tags on both sides; "
+            "raise max_token_length, or write fewer tags."
+        )
+
+
+def _one_sided(seen: Sequence[Sample]) -> Iterator[str]:
+    sides: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for sample in seen:
+        for side, tags in enumerate(sample.parts.tags if sample.parts else ()):
+            for tag in tags:
+                sides[tag][side] += 1
+    for side, name in enumerate(("left", "right")):
+        found = sorted(tag for tag, counts in sides.items() if counts[side] >= _SEEN_OFTEN and not counts[1 - side])
+        if found:
+            yield (
+                f"tags that only ever stand on the {name}: {_listed(found)}; the model may take them for the side. "
+                "More epochs or composites_per_image mix them."
+            )
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f", and {len(names) - _MOST_LISTED:,} more" if len(names) > _MOST_LISTED else ""
+    return ", ".join(names[:_MOST_LISTED]) + more

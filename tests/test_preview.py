@@ -1,0 +1,113 @@
+"""What `lycoris-composite preview` writes. That it agrees with training is tests/trainer/test_dataset.py."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lycoris_composite import cli
+from lycoris_composite.config import Settings
+from lycoris_composite.preview import chosen, look_at, page_of, sheet_of
+from tests import tiny
+from tests.helpers import kohya_settings, python
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    tiny.draw_characters(tmp_path / "data", images=3)
+    tiny.make_tokenizer_cache(tmp_path / "tokenizer")
+    return kohya_settings(
+        tmp_path, train_data_dir=str(tmp_path / "data"), resolution="128,128", caption_extension=".txt", keep_tokens=1,
+        tokenizer_cache_dir=str(tmp_path / "tokenizer"), train_batch_size=2, cache_latents=True, max_train_epochs=4,
+    )  # fmt: skip
+
+
+def test_every_ordered_pair_is_shown_before_any_comes_twice(settings):
+    [look] = look_at(settings, 1, 6).looks
+    pairs = Counter(tuple(panel.character.trigger for panel in sample.composite.panels) for sample, _ in look.shown)
+    assert len(pairs) == 6
+    everything = [sample for sample, _ in look_at(settings, 1, 100).looks[0].shown]
+    assert len(everything) == look.plan.composites
+    assert [sample.composite.index for sample in chosen(everything, 6)] == [s.composite.index for s, _ in look.shown]
+
+
+def test_page_and_sheet_show_what_a_user_looks_for(settings):
+    shown = look_at(settings, 1, 6)
+    page = page_of(shown)
+    for sample, _ in shown.looks[0].shown:
+        text = re.sub(r"<[^>]+>", "", page)
+        assert sample.caption in text
+        assert f"{sample.tokens} of 75 tokens" in text
+    for word in ("Characters", "Pairs in an epoch", "Cost", "images to encode"):
+        assert word in page
+    assert not re.search(r"(?:src|href)=\"(?!data:)", page), "a page that needs a network or another file"
+    sheet = sheet_of(shown)
+    assert sheet.width == 1600
+    assert len(sheet.resize((40, 40)).getcolors(1600)) > 20
+
+
+def test_what_is_wrong_stands_on_top(settings, tmp_path):
+    (tmp_path / "data/1_rin/02.png").write_bytes(b"no picture")
+    for path in (tmp_path / "data/1_mio").glob("03.*"):
+        path.unlink()
+    caption = tmp_path / "data/1_uzuki/01.txt"
+    caption.write_text(f"{caption.read_text()}, " + ", ".join(f"tag number {n}" for n in range(60)))
+    lines = look_at(settings, 1, 3).warnings
+    assert "02.png: cannot be read as an image" in lines[0]
+    assert any("captions are over the limit of 75 tokens and lose tags" in line for line in lines)
+    page = page_of(look_at(settings, 1, 3))
+    assert page.index("cannot be read") < page.index("<figure>")
+    assert "<s" in page
+
+
+def test_without_a_tokenizer_it_says_that_nothing_is_counted(settings, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
+    kohya = {key: value for key, value in settings.kohya.items() if key != "tokenizer_cache_dir"}
+    shown = look_at(Settings(settings.path, kohya, settings.composite), 1, 3)
+    assert shown.limit is None
+    assert shown.warnings[0].startswith("tokens are not counted, and captions shown uncut: the tokenizer openai/clip-vit")
+    assert "of None tokens" not in page_of(shown)
+
+
+def test_text_from_captions_is_no_markup(settings, tmp_path):
+    for path in (tmp_path / "data/1_rin").glob("*.txt"):
+        path.write_text("rin, <img src=x onerror=alert(1)>, \"quoted\" & 'so'")
+    page = page_of(look_at(settings, 1, 6))
+    assert "<img src=x" not in page
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page
+    sheet_of(look_at(settings, 1, 6))
+
+
+def test_names_in_any_script_are_drawn(settings, tmp_path):
+    for path in (tmp_path / "data/1_rin").glob("*.txt"):
+        path.write_text("凛, " + "まるで長い一つの単語" * 20)
+    shown = look_at(settings, 1, 3)
+    assert re.search("凛/|/凛", re.sub(r"<[^>]+>", "", page_of(shown)))
+    assert sheet_of(shown).height < 3000
+
+
+def test_the_command_writes_both_and_trains_nothing(settings, tmp_path, capsys):
+    assert cli.main(["preview", str(settings.path), "--count", "4"]) == 0
+    page, sheet = map(Path, capsys.readouterr().out.splitlines()[-2:])
+    assert (page.name, sheet.name) == ("cg3-preview.html", "cg3-preview.png")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [page.name, sheet.name]
+    assert Image.open(sheet).width == 1600
+    assert cli.main(["preview", str(settings.path), "--out", str(tmp_path / "else"), "--epoch", "3"]) == 0
+    assert "epoch 3" in (tmp_path / "else/cg3-preview.html").read_text()
+
+
+def test_a_mistake_is_one_sentence(tmp_path, capsys):
+    assert cli.main(["preview", str(tmp_path / "no.toml")]) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
+def test_help_fits_a_screen_and_imports_nothing_large():
+    shown = python("-X", "importtime", "-m", "lycoris_composite.cli", "preview", "--help")
+    assert shown.returncode == 0
+    assert len(shown.stdout.splitlines()) <= 24
+    assert "example: lycoris-composite preview" in shown.stdout
+    assert not re.search(r"\b(torch|transformers|matplotlib|jinja2)\b", shown.stderr)
