@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lycoris_composite import __version__, checkout, launcher
+from lycoris_composite.errors import printable
 
 _RUN_EXAMPLE = "example: lycoris-composite run train_network.py --dataset_config my.toml --output_dir out ..."
 
@@ -28,11 +29,18 @@ def parser() -> argparse.ArgumentParser:
         help="show what training will see: a page and a contact sheet",
         epilog="example: lycoris-composite preview cg3.toml --set composite.stage2.resolution=512,512",
     )
-    preview.add_argument("config", type=Path, help="a kohya config with a [composite] table")
-    preview.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="set any key, dots for tables")
+    _add_config(preview)
     preview.add_argument("--epoch", type=int, default=1, help="whose composites to show (default: %(default)s)")
     preview.add_argument("--count", type=int, default=24, help="how many of them (default: %(default)s)")
     preview.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the config's output_dir)")
+    export = commands.add_parser(
+        "export",
+        help="write composites as images and captions, for another trainer",
+        epilog="example: lycoris-composite export cg3.toml --epochs 4 --out composites",
+    )
+    _add_config(export)
+    export.add_argument("--epochs", type=int, default=1, help="how many epochs' composites (default: %(default)s)")
+    export.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write kohya's <repeats>_<name> folder")
     run = commands.add_parser(
         "run", help="run an upstream script with [datasets.composite] understood", epilog=_RUN_EXAMPLE, allow_abbrev=False
     )
@@ -40,6 +48,11 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--sd_scripts", metavar="DIR", help="the sd-scripts clone to use")
     run.add_argument("--allow_pickle", action="store_true", help="load .ckpt files that hold more than weights")
     return parser
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    command.add_argument("config", type=Path, help="a kohya config with a [composite] table")
+    command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="set any key, dots for tables")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,6 +76,15 @@ def _preview(own: argparse.Namespace) -> None:
         print(path, flush=True)
 
 
+def _export(own: argparse.Namespace) -> None:
+    from lycoris_composite.export import export
+
+    folder, count, lines = export(own.config, own.set, max(1, own.epochs), own.out)
+    for line in lines:
+        print(printable(line), flush=True)
+    print(f"{folder}: {count:,} composites", flush=True)
+
+
 def _run(own: argparse.Namespace, flags: Sequence[str]) -> None:
     folder = checkout.find(own.sd_scripts)
     from lycoris_composite.trainers.kohya import Upstream
@@ -70,7 +92,7 @@ def _run(own: argparse.Namespace, flags: Sequence[str]) -> None:
     Upstream(folder, own.script).run_script(flags, own.allow_pickle)
 
 
-_COMMANDS = {"setup": _setup, "preview": _preview}
+_COMMANDS = {"setup": _setup, "preview": _preview, "export": _export}
 
 
 if __name__ == "__main__":

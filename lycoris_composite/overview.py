@@ -46,10 +46,10 @@ class Cast:
     tags: tuple[tuple[str, int], ...]
 
 
-def samples(plan: Plan, epoch: int, schedule: Schedule, budget: Budget | None, is_warmed_up: bool = False) -> Iterator[Sample]:
-    """An epoch's samples, batch by batch. `is_warmed_up` is for a trainer that knows no `token_warmup_step`."""
+def samples(plan: Plan, epoch: int, schedule: Schedule | None, budget: Budget | None) -> Iterator[Sample]:
+    """An epoch's samples, batch by batch. No schedule is for a trainer that does not know `token_warmup_step`."""
     for batch in range(plan.batches):
-        progress = Progress() if is_warmed_up else schedule.progress(epoch, batch, plan.batches)
+        progress = Progress() if schedule is None else schedule.progress(epoch, batch, plan.batches)
         for index in plan.batch(epoch, batch):
             yield _sample(plan, plan.composite(epoch, index), epoch, batch, progress, budget)
 

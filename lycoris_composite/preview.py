@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import accumulate, chain, islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +13,17 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from lycoris_composite import config, pages, sheets
-from lycoris_composite.captions import Budget
-from lycoris_composite.compose import join_panels
-from lycoris_composite.costs import Cost, composite_cost, schedule_of, single_cost
-from lycoris_composite.errors import UserError
-from lycoris_composite.images import panel_picture
-from lycoris_composite.inputs import bad_files, datasets_to_join, plans_of, single_datasets
-from lycoris_composite.overview import Cast, Sample, cast, kept_share, samples, warnings
-from lycoris_composite.pairing import epoch_order
-from lycoris_composite.plan import CACHED_PIXEL_EPOCHS, Composite, Panel, Plan
-from lycoris_composite.stages import DEFAULT_NAME, stages_of
+from lycoris_composite.composites import composite_picture, read
+from lycoris_composite.costs import Cost
+from lycoris_composite.overview import Cast, Sample, cast, kept_share, warnings
+from lycoris_composite.plan import Panel, Plan
+from lycoris_composite.progress import in_parallel
+from lycoris_composite.stages import DEFAULT_NAME
 from lycoris_composite.whole import whole, write_whole
 
 _MOST_READ = 4000  # samples that the warnings look at, of as many epochs as that is
 _MOST_BAD = 20
 _PAGE_HEIGHT = 360  # of a picture on the page, in pixels
-_CLIP_TRAINERS = ("train_network", "sdxl_train_network", "builtin")
-# What draws anew each time, and is left out of these pictures.
-_NOT_SHOWN = ("random_crop", "color_aug")
 
 
 @dataclass(frozen=True)
@@ -74,49 +66,17 @@ def preview(path: Path, overrides: Sequence[str], epoch: int, count: int, folder
 
 def look_at(settings: config.Settings, epoch: int, count: int) -> Preview:
     """Reads the data as training will. What cannot be used is left out, with a warning for each."""
-    first, second = stages_of(settings)
-    datasets = datasets_to_join(settings)
-    bad = bad_files(datasets, show_progress=True)
-    plans = plans_of(settings, datasets, bad)
-    for plan in plans:
-        if plan.options.join == "pixel" and second.settings.get("cache_latents"):
-            plan.cycle_epochs = CACHED_PIXEL_EPOCHS
-    budget, found = _budget(settings.trainer, second.settings)
-    found += [f"cannot be used: {reason}" for reason in _shortened(list(bad.values()))]
-    for key in filter(second.settings.get, _NOT_SHOWN):
-        found.append(f"{key}: left out of these pictures, as it draws anew each time.")
-    schedule = schedule_of(second.settings, sum(plan.batches for plan in plans))
-    limit = None if budget is None else budget.limit
-    ways = partial(samples, schedule=schedule, budget=budget, is_warmed_up=settings.trainer == "builtin")
+    found = read(settings)
+    limit = found.budget.limit if found.budget else None
+    lines = [*found.notes, *(f"cannot be used: {reason}" for reason in _shortened(list(found.bad.values())))]
     looks = []
-    for plan, own in zip(plans, _orders(plans, epoch), strict=True):
-        read = chain.from_iterable(ways(plan, number) for number in range(1, schedule.epochs + 1))
-        found += warnings(plan, islice(read, _MOST_READ), limit)
-        shown = chosen(sorted(ways(plan, epoch), key=lambda sample, own=own: own[sample.batch]), count)
-        shown = [(sample, composite_picture(sample.composite)) for sample in shown]
-        looks.append(Look(plan, shown, cast(plan, epoch), plan.pair_counts(epoch)))
-    costs = single_cost(first, single_datasets(settings, plans)), composite_cost(second, plans)
-    return Preview(second.name, epoch, found, looks, costs, limit)
-
-
-def _budget(trainer: str, settings: Mapping[str, Any]) -> tuple[Budget | None, list[str]]:
-    """What counts captions' tokens; else None and a line that says why."""
-    if trainer not in _CLIP_TRAINERS or settings.get("v2"):
-        return None, []
-    try:
-        from lycoris_composite.trainers.tokenizers import caption_budget
-
-        return caption_budget(settings), []
-    except (UserError, ImportError) as error:
-        return None, [f"tokens are not counted, and captions shown uncut: {error}"]
-
-
-def _orders(plans: Sequence[Plan], epoch: int) -> list[dict[int, int]]:
-    """By plan: each batch's place in the epoch, in which the batches of all datasets are mixed."""
-    counts = [plan.batches for plan in plans]
-    starts = accumulate(counts, initial=0)
-    places = {batch: place for place, batch in enumerate(epoch_order(sum(counts), plans[0].seed, epoch))}
-    return [{batch: places[start + batch] for batch in range(count)} for start, count in zip(starts, counts, strict=False)]
+    for plan in found.plans:
+        seen = chain.from_iterable(found.samples(plan, number) for number in range(1, found.schedule.epochs + 1))
+        lines += warnings(plan, islice(seen, _MOST_READ), limit)
+        own = chosen(found.in_order(plan, epoch), count)
+        pictures = in_parallel(lambda sample: composite_picture(sample.composite), own, "drawing composites")
+        looks.append(Look(plan, list(zip(own, pictures, strict=True)), cast(plan, epoch), plan.pair_counts(epoch)))
+    return Preview(found.stages[1].name, epoch, lines, looks, found.costs, limit)
 
 
 def chosen(found: Sequence[Sample], count: int) -> list[Sample]:
@@ -128,12 +88,6 @@ def chosen(found: Sequence[Sample], count: int) -> list[Sample]:
         times[pair] += 1
         ranks.append((times[pair], place))
     return [found[place] for _, place in sorted(sorted(ranks)[:count], key=lambda rank: rank[1])]
-
-
-def composite_picture(composite: Composite) -> Image.Image:
-    """The composite as training crops it."""
-    panels = [panel_picture(panel.image.path, panel.size, panel.flipped) for panel in composite.panels]
-    return Image.fromarray(join_panels(panels, axis=-2))
 
 
 def _shortened(lines: list[str]) -> list[str]:

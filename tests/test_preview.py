@@ -69,7 +69,7 @@ def test_without_a_tokenizer_it_says_that_nothing_is_counted(settings, monkeypat
     kohya = {key: value for key, value in settings.kohya.items() if key != "tokenizer_cache_dir"}
     shown = look_at(Settings(settings.path, kohya, settings.composite), 1, 3)
     assert shown.limit is None
-    assert shown.warnings[0].startswith("tokens are not counted, and captions shown uncut: the tokenizer openai/clip-vit")
+    assert shown.warnings[0].startswith("tokens are not counted, and captions not cut: the tokenizer openai/clip-vit")
     assert "of None tokens" not in page_of(shown)
 
 

@@ -1,0 +1,91 @@
+"""A config's composites as training will see them, before there is a trainer: what preview and export read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+from PIL import Image
+
+from lycoris_composite.captions import Budget
+from lycoris_composite.compose import join_panels
+from lycoris_composite.config import Settings
+from lycoris_composite.costs import Cost, Schedule, composite_cost, single_cost
+from lycoris_composite.errors import UserError
+from lycoris_composite.images import panel_picture
+from lycoris_composite.inputs import bad_files, datasets_to_join, plans_of, single_datasets
+from lycoris_composite.overview import Sample, samples
+from lycoris_composite.pairing import epoch_order
+from lycoris_composite.plan import CACHED_PIXEL_EPOCHS, Composite, Plan
+from lycoris_composite.stages import Stage, stages_of
+
+_CLIP_TRAINERS = ("train_network", "sdxl_train_network", "builtin")
+# What draws anew each time, and is left out of pictures.
+_NOT_SHOWN = ("random_crop", "color_aug")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A config's stages, the plans of its datasets, what counts captions' tokens, and what was left out of all that."""
+
+    stages: tuple[Stage, Stage]
+    plans: Sequence[Plan]
+    costs: tuple[Cost, Cost]
+    budget: Budget | None
+    bad: Mapping[str, str]
+    notes: Sequence[str]
+
+    @property
+    def schedule(self) -> Schedule:
+        """That of stage 2."""
+        return self.costs[1].schedule
+
+    def samples(self, plan: Plan, epoch: int) -> Iterator[Sample]:
+        """An epoch's samples of a plan, batch by batch."""
+        # the embedded trainer does not know token_warmup_step
+        schedule = None if self.stages[1].trainer == "builtin" else self.schedule
+        return samples(plan, epoch, schedule, self.budget)
+
+    def in_order(self, plan: Plan, epoch: int) -> list[Sample]:
+        """The same, in the order of training."""
+        counts = [one.batches for one in self.plans]
+        start = list(accumulate(counts, initial=0))[list(map(id, self.plans)).index(id(plan))]
+        places = {batch: place for place, batch in enumerate(epoch_order(sum(counts), plan.seed, epoch))}
+        return sorted(self.samples(plan, epoch), key=lambda sample: places[start + sample.batch])
+
+
+def read(settings: Settings) -> Reading:
+    """Reads the data as training will, but for files that cannot be used. Raises UserError for what no run would take."""
+    first, second = stages_of(settings)
+    datasets = datasets_to_join(settings)
+    bad = bad_files(datasets, show_progress=True)
+    plans = plans_of(settings, datasets, bad)
+    for plan in plans:
+        if plan.options.join == "pixel" and second.settings.get("cache_latents"):
+            plan.cycle_epochs = CACHED_PIXEL_EPOCHS
+    costs = single_cost(first, single_datasets(settings, plans)), composite_cost(second, plans)
+    budget, notes = _budget(second)
+    for key in filter(second.settings.get, _NOT_SHOWN):
+        notes.append(f"{key}: left out of these pictures, as it draws anew each time.")
+    return Reading((first, second), plans, costs, budget, bad, notes)
+
+
+def composite_picture(composite: Composite) -> Image.Image:
+    """The composite as training crops it. Raises UserError for an image that is gone."""
+    panels = [panel_picture(panel.image.path, panel.size, panel.flipped) for panel in composite.panels]
+    return Image.fromarray(join_panels(panels, axis=-2))
+
+
+def _budget(stage: Stage) -> tuple[Budget | None, list[str]]:
+    """What counts captions' tokens; where it should but cannot, None and a line that says why."""
+    settings: Mapping[str, Any] = stage.settings
+    if stage.trainer not in _CLIP_TRAINERS or settings.get("v2"):
+        return None, []
+    try:
+        from lycoris_composite.trainers.tokenizers import caption_budget
+
+        return caption_budget(settings), []
+    except (UserError, ImportError) as error:
+        return None, [f"tokens are not counted, and captions not cut: {error}"]
