@@ -25,12 +25,15 @@ _VERSION = 1
 @dataclass(frozen=True)
 class StageRecord:
     """One stage: the settings that shape its weights, as text; digests of the files that went in, by path; that of the
-    weights it started from, where there are any; and, once it is finished, its output's. `run` marks its states."""
+    weights it started from, where there are any; and, once it is finished, its output's and how many steps and epochs
+    it took. `run` marks its states."""
 
     settings: dict[str, str]
     inputs: dict[str, str]
     weights: str | None = None
     output: str | None = None
+    steps: int = 0
+    epochs: int = 0
     run: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
@@ -62,8 +65,8 @@ class Journal:
         self.stages = {**{n: one for n, one in self.stages.items() if n < number}, number: record}
         self._write()
 
-    def finish(self, number: int, output: str) -> None:
-        self.stages[number] = replace(self.stages[number], output=output)
+    def finish(self, number: int, output: str, steps: int, epochs: int) -> None:
+        self.stages[number] = replace(self.stages[number], output=output, steps=steps, epochs=epochs)
         self._write()
 
     def _write(self) -> None:

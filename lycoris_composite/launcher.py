@@ -30,7 +30,7 @@ from lycoris_composite.stages import (
     toml_text,
     without_cuda,
 )
-from lycoris_composite.states import Sitting, remove_asked_states
+from lycoris_composite.states import RunLog, Sitting, remove_asked_states
 from lycoris_composite.stopping import StopRequest
 from lycoris_composite.subsets import parse_resolution
 from lycoris_composite.whole import cannot_write, write_whole
@@ -139,7 +139,8 @@ def _run(own: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> No
             _write_configs(task.stage, settings, plans)
         for task in tasks:
             _write_configs(task.stage, settings, plans)  # again: hours later somebody may have tidied the folder
-            sitting = Sitting(task.record.run, task.stage.number, task.stage.output, stop, task.state, skipped)
+            log = _run_log(name, task, journal)
+            sitting = Sitting(task.record.run, task.stage.number, task.stage.output, stop, task.state, skipped, log)
             _train(task, sitting, trainer, journal, own.allow_pickle)
     trainer.end()
 
@@ -153,20 +154,28 @@ def _skipped(bad: Mapping[str, str], is_allowed: bool) -> frozenset[str]:
     return frozenset(bad)
 
 
+def _run_log(name: str, task: Task, journal: Journal) -> RunLog:
+    """Stage 2 goes on where stage 1's log ends."""
+    first = journal.stages.get(1)
+    if task.stage.number == 1 or first is None:
+        return RunLog(f"{name}-{task.record.run[:8]}")
+    return RunLog(f"{name}-{first.run[:8]}", first.steps, first.epochs)
+
+
 def _train(task: Task, sitting: Sitting, trainer: Any, journal: Journal, allow_pickle: bool) -> None:
     stage = task.stage
     _say(f"stage {stage.number}: {'composites' if stage.composite else 'single images'} -> {stage.output}")
     if _is_main_process():
         journal.begin(stage.number, replace(task.record, weights=starting_weights(stage)))
     try:
-        trainer.run_stage(_with_prompts(stage), sitting, allow_pickle)
+        steps, epochs = trainer.run_stage(_with_prompts(stage), sitting, allow_pickle)
     except (UserError, OSError, Stopped):
         print(file=sys.stderr)  # what follows would stand on the progress bar's line
         raise
     finally:
         sitting.stop.waiting = False  # until the next stage takes its steps, nobody looks
     if _is_main_process():
-        journal.finish(stage.number, digest(stage.output))
+        journal.finish(stage.number, digest(stage.output), steps, epochs)
         remove_asked_states(stage.output_dir, task.record.run, stage.number)
     if sitting.stop.signal:
         raise Stopped(sitting.stop.signal, f"stopped after stage {stage.number}")

@@ -32,9 +32,18 @@ class State:
 
 
 @dataclass(frozen=True)
+class RunLog:
+    """Where both stages log as one run: its name, and the steps and epochs that are before a stage's own."""
+
+    name: str
+    steps: int = 0
+    epochs: int = 0
+
+
+@dataclass(frozen=True)
 class Sitting:
-    """One go at a stage: whose it is, what it goes on from, which images it leaves out (normalized paths), and whether
-    somebody wants it to stop."""
+    """One go at a stage: whose it is, what it goes on from, which images it leaves out (normalized paths), where it
+    logs, and whether somebody wants it to stop."""
 
     run: str
     stage: int
@@ -42,6 +51,7 @@ class Sitting:
     stop: StopRequest
     state: State | None = None
     skipped: frozenset[str] = frozenset()
+    log: RunLog | None = None
 
     def asked_folder(self, step: int) -> Path:
         """Where a state goes that somebody asked for: upstream's name for a state of that step."""

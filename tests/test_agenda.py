@@ -25,7 +25,7 @@ def finish(journal, stage, record):
     stage.output.parent.mkdir(parents=True, exist_ok=True)
     stage.output.write_text(f"weights {stage.number}")
     journal.begin(stage.number, record)
-    journal.finish(stage.number, digest(stage.output))
+    journal.finish(stage.number, digest(stage.output), 8, 2)
 
 
 def save_state(stage, record, step):

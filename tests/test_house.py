@@ -16,10 +16,11 @@ PATCHES = "sd_scripts_patches"
 HOUSE = (
     ("cli", "train"),
     ("launcher", "preview", "export"),
-    ("composites",),
     ("trainers.kohya", "trainers.builtin"),
     ("trainers.kohya_trainer",),
     ("dataset", "trainers.builtin_data", "trainers.builtin_model"),
+    ("trainers.logs",),
+    ("composites",),
     ("trainers.lycoris_args", "trainers.ranks", "trainers.saving", "trainers.tokenizers"),
     ("agenda",),
     ("inputs", "overview"),
@@ -37,7 +38,7 @@ FLOORS = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}
 UPSTREAM_ROOMS = (
     "dataset",
     *(f"trainers.{name}" for name in ("kohya", "kohya_trainer", "builtin", "builtin_data", "builtin_model")),
-    *(f"trainers.{name}" for name in ("lycoris_args", "ranks", "saving", "tokenizers")),
+    *(f"trainers.{name}" for name in ("lycoris_args", "ranks", "saving", "tokenizers", "logs")),
 )
 UPSTREAM = {
     "torch",

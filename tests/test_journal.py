@@ -24,7 +24,7 @@ def test_what_was_written_is_read_again(tmp_path):
     journal = Journal(tmp_path / "run.json")
     journal.begin(1, record())
     assert read(journal.path).stages == journal.stages
-    journal.finish(1, "abc")
+    journal.finish(1, "abc", 8, 2)
     journal.begin(2, record(weights="w"))
     again = read(journal.path)
     assert again.stages == journal.stages
@@ -108,4 +108,4 @@ def test_the_journal_holds_no_more_than_it_says(tmp_path):
     journal = Journal(tmp_path / "run.json")
     journal.begin(1, record())
     content = json.loads(journal.path.read_text())
-    assert set(content["stages"]["1"]) == {"settings", "inputs", "weights", "output", "run"}
+    assert set(content["stages"]["1"]) == {"settings", "inputs", "weights", "output", "steps", "epochs", "run"}

@@ -206,10 +206,10 @@ class Builtin:
                 f"{where} sample_prompts: the built-in trainer reads .json; write one, or leave it to the characters."
             )
 
-    def run_stage(self, stage: Stage, sitting: Sitting, allow_pickle: bool = False) -> None:
-        """Trains a stage. Pickled files are never loaded, so there is nothing to allow. Raises Stopped where somebody
-        stopped it."""
-        _Run(stage, sitting).train()
+    def run_stage(self, stage: Stage, sitting: Sitting, allow_pickle: bool = False) -> tuple[int, int]:
+        """Trains a stage; how many steps and epochs that were. Pickled files are never loaded, so there is nothing to
+        allow. Raises Stopped where somebody stopped it."""
+        return _Run(stage, sitting).train()
 
     def end(self) -> None:
         """Ends what the stages shared, where several processes ran them."""
@@ -229,7 +229,7 @@ class _Run:
         self._step = sitting.state.step if sitting.state else 0
         set_seed(self.options.seed)
 
-    def train(self) -> None:
+    def train(self) -> tuple[int, int]:
         self._load()
         loader = self._loader()
         self.network = self._network()
@@ -264,6 +264,7 @@ class _Run:
             self._save_state(self.stage.output.with_name(f"{self.stage.name}-state"), epochs)
         self._save(self.stage.output, epochs)
         self.accelerator.wait_for_everyone()
+        return steps, epochs
 
     def _train_on(self, batch: Mapping[str, Any], progress: tqdm) -> None:
         loss = self.loss(batch)

@@ -110,7 +110,7 @@ class Upstream:
         *,
         allow_pickle: bool = False,
         sitting: Sitting | None = None,
-    ) -> None:
+    ) -> RunHooks:
         """Runs the script's own `__main__` lines with these arguments. A stage's sitting gets patches that a script run
         as it is does not: its single images are read upright, its files are written whole, and it leaves the process
         group to the stage after it."""
@@ -127,10 +127,11 @@ class Upstream:
             undo.enter_context(_argv([str(self.folder / f"{self.script}.py"), *arguments]))
             undo.callback(_forget_run)
             exec(_main_block(self.module), self.module.__dict__)
+        return hooks
 
-    def run_stage(self, stage: Stage, sitting: Sitting, allow_pickle: bool = False) -> None:
-        """Runs a stage from its written config; secrets go by argument, which stays in this process. Raises Stopped
-        where somebody stopped it."""
+    def run_stage(self, stage: Stage, sitting: Sitting, allow_pickle: bool = False) -> tuple[int, int]:
+        """Runs a stage from its written config, and returns how many steps and epochs it has; secrets go by argument,
+        which stays in this process. Raises Stopped where somebody stopped it."""
         if self._stages_run == 0:
             # Upstream collects garbage after every batch of latents it caches: a third of a second each, with all
             # that was imported so far, against a thousandth without. No model exists yet that this could keep alive.
@@ -144,7 +145,8 @@ class Upstream:
             arguments += ["--resume", str(sitting.state.folder)]
             if sitting.state.is_last:  # upstream refuses to go on from a last step, though its file may be missing
                 arguments += ["--initial_step", "0"]
-        self.run(arguments, stage.settings.get("network_module"), allow_pickle=allow_pickle, sitting=sitting)
+        hooks = self.run(arguments, stage.settings.get("network_module"), allow_pickle=allow_pickle, sitting=sitting)
+        return hooks.max_steps, hooks.epochs
 
     def run_script(self, flags: Sequence[str], allow_pickle: bool = False) -> None:
         """Runs the script with a user's own flags: `[datasets.composite]` tables work, all else is upstream's."""

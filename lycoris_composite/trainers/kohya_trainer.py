@@ -15,7 +15,9 @@ from lycoris_composite.dataset import CompositeDataset, SwitchedDataset
 from lycoris_composite.errors import Stopped
 from lycoris_composite.metadata import composite_metadata
 from lycoris_composite.pairing import epoch_order, noise_seed
-from lycoris_composite.states import Sitting, finish_state, place_of
+from lycoris_composite.plan import Plan
+from lycoris_composite.states import RunLog, Sitting, finish_state, place_of
+from lycoris_composite.trainers.logs import log_as_one_run, log_composites
 from lycoris_composite.trainers.ranks import asked_signal
 from lycoris_composite.trainers.saving import save_whole
 
@@ -30,7 +32,7 @@ class RunHooks:
     def __init__(self, sitting: Sitting | None = None) -> None:
         self.sitting = sitting
         self.is_asked_to_stop = False
-        self.max_steps = 0
+        self.max_steps = self.epochs = 0
         self._seed: int | None = None
         self._batches_an_epoch = 0
         self._next_batch = (1, 0)  # the epoch it is of, and its number there
@@ -77,6 +79,11 @@ class RunHooks:
             finish_state(part, self.sitting, self._epoch, step, self.max_steps, asked=self.is_asked_to_stop)
 
     @property
+    def log(self) -> RunLog:
+        """What the log holds before this run."""
+        return (self.sitting and self.sitting.log) or RunLog("")
+
+    @property
     def step(self) -> int:
         """How many steps were done before the one that is under way."""
         return self._step_counter.value
@@ -92,6 +99,7 @@ def composite_trainer(base: type, hooks: RunHooks) -> type:
 
     class CompositeTrainer(base):  # type: ignore[misc, valid-type]
         _composite_metadata: dict[str, str] = {}
+        _plans: Sequence[Plan] = ()
 
         def assert_extra_args(self, args: Any, train_dataset_group: Any, val_dataset_group: Any) -> None:
             super().assert_extra_args(args, train_dataset_group, val_dataset_group)
@@ -100,11 +108,23 @@ def composite_trainer(base: type, hooks: RunHooks) -> type:
                 validated = getattr(val_dataset_group, "datasets", [])
                 hooks.draw_purely(args.seed, train_dataset_group.datasets, validated, args.gradient_accumulation_steps)
             if trained:
-                self._composite_metadata = composite_metadata([dataset.plan for dataset in trained])
+                self._plans = [dataset.plan for dataset in trained]
+                self._composite_metadata = composite_metadata(self._plans)
 
         def post_process_network(self, args: Any, accelerator: Any, network: Any, *rest: Any) -> None:
             super().post_process_network(args, accelerator, network, *rest)
             network.save_weights = save_whole(network.save_weights)
+            if hooks.sitting is not None and hooks.sitting.log is not None:
+                log_as_one_run(accelerator, args.log_prefix, hooks.sitting.log.name)
+
+        def step_logging(self, accelerator: Any, logs: dict, global_step: int, epoch: int) -> None:
+            super().step_logging(accelerator, logs, global_step + hooks.log.steps, epoch + hooks.log.epochs)
+
+        def epoch_logging(self, accelerator: Any, logs: dict, global_step: int, epoch: int) -> None:
+            super().epoch_logging(accelerator, logs, global_step + hooks.log.steps, epoch + hooks.log.epochs)
+
+        def val_logging(self, accelerator: Any, logs: dict, global_step: int, epoch: int, val_step: int) -> None:
+            super().val_logging(accelerator, logs, global_step + hooks.log.steps, epoch + hooks.log.epochs, val_step)
 
         def update_metadata(self, metadata: dict, args: Any) -> None:
             super().update_metadata(metadata, args)
@@ -115,6 +135,7 @@ def composite_trainer(base: type, hooks: RunHooks) -> type:
         ) -> tuple[int, int, int]:
             """Called by the patched `train` (sd_scripts_patches/training_loop_start.py)."""
             hooks.max_steps = args.max_train_steps
+            hooks.epochs = place_of(args.max_train_steps, batches, args.gradient_accumulation_steps, args.max_train_steps)[0]
             if hooks.sitting is not None:
                 hooks.sitting.stop.waiting = True
             if hooks.sitting is not None and hooks.sitting.state is not None:
@@ -132,11 +153,17 @@ def composite_trainer(base: type, hooks: RunHooks) -> type:
             given = inspect.signature(super().process_batch).bind(batch, *rest, **named).arguments
             accelerator, args = given["accelerator"], given["args"]
             if given.get("is_train", True):
+                self._log_composites_once(accelerator)
                 self._stop_if_asked(accelerator, args)
                 hooks.seed_next_batch(accelerator.process_index)
             if "panel_widths" in batch:
                 self._encode_batch(batch, given["vae"], given["vae_dtype"], accelerator, args)
             return super().process_batch(batch, *rest, **named)
+
+        def _log_composites_once(self, accelerator: Any) -> None:
+            plans, self._plans = self._plans, ()
+            if accelerator.trackers and (hooks.sitting is None or hooks.sitting.state is None):
+                log_composites(accelerator.trackers, plans, hooks.log.steps)
 
         def _encode_batch(self, batch: dict, vae: Any, vae_dtype: Any, accelerator: Any, args: Any) -> None:
             pictures = batch["images"].to(accelerator.device, dtype=vae_dtype)
