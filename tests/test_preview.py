@@ -42,7 +42,7 @@ def test_page_and_sheet_show_what_a_user_looks_for(settings):
         text = re.sub(r"<[^>]+>", "", page)
         assert sample.caption in text
         assert f"{sample.tokens} of 75 tokens" in text
-    for word in ("Characters", "Pairs in an epoch", "Cost", "images to encode"):
+    for word in ("Characters in an epoch", "Pairs in an epoch", "Cost", "images to encode"):
         assert word in page
     assert not re.search(r"(?:src|href)=\"(?!data:)", page), "a page that needs a network or another file"
     sheet = sheet_of(shown)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ def log_as_one_run(accelerator: Any, prefix: str | None, name: str) -> None:
     folder = accelerator.logging_dir
     if folder is not None:
         accelerator.project_configuration.logging_dir = str(Path(folder).parent / f"{Path(prefix or '').name}{name}")
-    os.environ.update(WANDB_RUN_ID=name, WANDB_RESUME="allow")
+    os.environ.update(WANDB_RUN_ID=re.sub(r"[/\\#?%:]", "-", name)[-64:], WANDB_RESUME="allow")
 
 
 def log_composites(trackers: Sequence[Any], plans: Sequence[Plan], step: int) -> None:
