@@ -30,7 +30,10 @@ def main() -> None:
     trainer = args.trainer or _trainer()
     say = lambda text: print(f"\n== {text} ({time.monotonic() - start:.0f} s)", flush=True)  # noqa: E731
     say("training both stages")
-    first, second = experiment.train(args.output, trainer)
+    # samples and losses for `lycoris-composite gallery`; the embedded trainer logs none
+    flags = ["--sample_every_n_epochs", "16"]
+    flags += ["--logging_dir", str(args.output / "logs")] if trainer == "train_network" else []
+    first, second = experiment.train(args.output, trainer, flags=flags)
     wanted = experiment.requests(args.count, SEED)
     plain = experiment.requests(args.count, SEED, marked=False)
     shown, rows = {}, {}
