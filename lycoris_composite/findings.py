@@ -39,7 +39,7 @@ def show(sections: Sequence[Sequence[Finding]], file: TextIO | None = None) -> N
     console = Console(file=file or sys.stdout, highlight=False)
     if not console.is_terminal:
         console = Console(file=file or sys.stdout, highlight=False, width=_WIDTH, color_system=None)
-    table = Table("", "What", "Found", "Meaning", pad_edge=False)
+    table = Table("", "What", "Found", "Meaning")
     table.columns[0].no_wrap = True
     for column, share in zip(table.columns[1:], (2, 3, 5), strict=True):
         column.ratio, column.overflow = share, "fold"

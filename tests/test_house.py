@@ -15,12 +15,13 @@ PATCHES = "sd_scripts_patches"
 # From the roof to the cellar: an import goes to a later line. Rooms on one line do not import each other.
 HOUSE = (
     ("cli", "train"),
-    ("launcher",),
+    ("launcher", "doctor"),
+    ("checks", "advice", "surroundings"),
     ("trainers.kohya", "trainers.builtin"),
     ("trainers.kohya_trainer",),
     ("dataset", "trainers.builtin_data", "trainers.builtin_model"),
-    ("trainers.lycoris_args", "trainers.ranks", "trainers.saving"),
-    ("agenda",),
+    ("trainers.lycoris_args", "trainers.ranks", "trainers.saving", "trainers.machine"),
+    ("agenda", "needs"),
     ("inputs",),
     ("stages", "sampling", "metadata", "states", "journal"),
     ("subsets",),
@@ -28,14 +29,14 @@ HOUSE = (
     ("plan",),
     ("characters",),
     ("pairing", "layout", "captions", "compose", "tokens", "checkout"),
-    ("images", "whole", "stopping"),
+    ("images", "whole", "stopping", "findings"),
     ("errors",),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}
 UPSTREAM_ROOMS = (
     "dataset",
     *(f"trainers.{name}" for name in ("kohya", "kohya_trainer", "builtin", "builtin_data", "builtin_model")),
-    *(f"trainers.{name}" for name in ("lycoris_args", "ranks", "saving")),
+    *(f"trainers.{name}" for name in ("lycoris_args", "ranks", "saving", "machine")),
 )
 UPSTREAM = {
     "torch",
