@@ -14,6 +14,7 @@ from lycoris_composite.errors import UserError, one_line, raise_first
 from lycoris_composite.inputs import bad_files, datasets_to_join, plans_of, weight_errors
 from lycoris_composite.plan import Plan
 from lycoris_composite.stages import DEFAULT_NAME, Stage, stages_of, without_cuda
+from lycoris_composite.subsets import Dataset, datasets_of
 from lycoris_composite.whole import check_writable
 
 BUILTIN = "builtin"
@@ -56,11 +57,13 @@ class Request:
 
 @dataclass
 class Checked:
-    """What the checks made of a config, as far as they came. `bad` are images that cannot be used, and why."""
+    """What the checks made of a config, as far as they came. `singles` are stage 1's datasets, not read from disk, `bad`
+    images that cannot be used, and why."""
 
     settings: config.Settings | None = None
     trainer: Any = None
     stages: list[Stage] = field(default_factory=list)
+    singles: list[Dataset] = field(default_factory=list)
     plans: list[Plan] = field(default_factory=list)
     bad: Mapping[str, str] = field(default_factory=dict)
 
@@ -128,6 +131,9 @@ def _check_machine(done: Checked, request: Request, judge: Judge) -> None:
 
 
 def _check_data(done: Checked, request: Request, judge: Judge, say: Callable[[str], None], show_progress: bool) -> None:
+    for stage in done.stages:
+        if stage.composite is None:
+            done.singles = judge.attempt(partial(datasets_of, stage.settings, "natural")) or []
     datasets = judge.attempt(lambda: datasets_to_join(done.settings))
     bad = judge.attempt(lambda: bad_files(datasets, show_progress), is_long=True) if datasets is not None else None
     if bad is not None:

@@ -15,13 +15,12 @@ import psutil
 from lycoris_composite import checkout, needs
 from lycoris_composite.advice import advice, merge_advice
 from lycoris_composite.agenda import going_on
-from lycoris_composite.checks import BUILTIN, Checked, Made, Request, check_run, trainer_of
-from lycoris_composite.config import DEFAULT_TRAINER, read_toml
+from lycoris_composite.checks import BUILTIN, Checked, FirstRefusal, Made, Request, check_run, trainer_of
+from lycoris_composite.config import DEFAULT_TRAINER
 from lycoris_composite.errors import UserError, one_line, sentence
 from lycoris_composite.findings import ERROR, OK, WARNING, Finding
 from lycoris_composite.journal import Journal, check_not_held
-from lycoris_composite.stages import Stage, dataset_config, without_cuda
-from lycoris_composite.subsets import datasets_of
+from lycoris_composite.stages import Stage, without_cuda
 from lycoris_composite.surroundings import amount, patches, sd_scripts, surroundings
 from lycoris_composite.trainers.machine import (
     gpus,
@@ -83,7 +82,7 @@ def examine(
         _trainer_rows(checked, sd_scripts_folder),
         [*_config_rows(checked, judge.sentences, cpu), *going],
         _needs_rows(checked, cpu),
-        _advice_rows(checked),
+        judge.attempt(lambda: _advice_rows(checked)) or [],
     ]
 
 
@@ -146,11 +145,11 @@ def _needs_rows(checked: Checked, cpu: bool) -> list[Finding]:
         return []
     try:
         loads = _loads(checked)
+        if not loads:
+            return [Finding("disk, memory", "not estimated", "only for LyCORIS, from a model whose shapes can be read")]
+        return [_disk_row(checked, loads), *_latents_rows(loads), _memory_row(checked, loads, cpu)]
     except Exception as error:  # values of a wrong type, a preset that is a missing file: a run says more of it
-        return [Finding("disk, memory", "cannot be estimated", one_line(error), WARNING)]
-    if not loads:
-        return [Finding("disk, memory", "not estimated", "only for LyCORIS, from a model whose shapes can be read")]
-    return [_disk_row(checked, loads), *_latents_rows(loads), _memory_row(checked, loads, cpu)]
+        return [Finding("disk, memory", "not estimated", one_line(error), WARNING)]
 
 
 Load = tuple[Stage, needs.Work, needs.Model, needs.Network]
@@ -173,11 +172,7 @@ def _loads(checked: Checked) -> list[Load]:
 
 
 def _work(checked: Checked, stage: Stage) -> needs.Work:
-    if stage.composite is not None:
-        return needs.composite_work(checked.plans)
-    source = stage.settings.get("dataset_config")
-    tables = dataset_config(stage, read_toml(Path(source)), {}) if source else None
-    return needs.single_work(datasets_of(stage.settings, "natural", tables), checked.plans)
+    return needs.composite_work(checked.plans) if stage.composite else needs.single_work(checked.singles, checked.plans)
 
 
 def _level(needed: float, free: float) -> str:
@@ -209,27 +204,40 @@ def _latents_rows(loads: Sequence[Load]) -> list[Finding]:
 
 def _memory_row(checked: Checked, loads: Sequence[Load], cpu: bool) -> Finding:
     """The stage that needs most, against what is free where it trains."""
-    estimates = [(needs.memory_bytes(stage, model, network, work), stage, work) for stage, work, model, network in loads]
-    if any(parts is None for parts, _, _ in estimates):
-        return Finding("memory", "not estimated", "only for SD 1.x, SD 2.x and SDXL")
     cards = [] if cpu else gpus()
-    free = cards[0].free if cards else psutil.virtual_memory().available
-    if not cards:
-        libraries = needs.LIBRARIES["builtin" if checked.settings.trainer == BUILTIN else "sd-scripts"]
-        for parts, stage, work in estimates:
-            parts |= {"libraries": libraries, "latents": needs.cached_bytes(stage, work, on_disk=False)}
-    parts, stage, _ = max(estimates, key=lambda one: sum(one[0].values()))
-    needed = sum(parts.values())
+    most = _most_memory(checked, loads, on_cpu=not cards)
+    if most is None:
+        return Finding("memory", "not estimated", "only for SD 1.x, SD 2.x and SDXL")
+    stage, parts = most
+    needed, free = sum(parts.values()), cards[0].free if cards else psutil.virtual_memory().available
     level = _level(needed, free)
     text = ", ".join(f"{name} {amount(count)}" for name, count in parts.items())
     advice = "" if level == OK else "; lower train_batch_size or resolution, or set gradient_checkpointing = true"
-    where = "GPU memory" if cards else "memory"
-    return Finding(
-        f"{where} for it",
-        f"about {amount(needed)} of {amount(free)} free",
-        f"stage {stage.number}: {text}{advice}",
-        level,
-    )
+    what = "GPU memory for it" if cards else "memory for it"
+    return Finding(what, f"about {amount(needed)} of {amount(free)} free", f"stage {stage.number}: {text}{advice}", level)
+
+
+def _most_memory(checked: Checked, loads: Sequence[Load], on_cpu: bool) -> tuple[Stage, dict[str, int]] | None:
+    """The stage that needs most memory where it trains, and for what, in bytes."""
+    found = []
+    for stage, work, model, network in loads:
+        parts = needs.memory_bytes(stage, model, network, work)
+        if parts is None:
+            return None
+        if on_cpu:
+            libraries = needs.LIBRARIES["builtin" if checked.settings.trainer == BUILTIN else "sd-scripts"]
+            parts |= {"libraries": libraries, "latents": needs.cached_bytes(stage, work, on_disk=False)}
+        found.append((stage, parts))
+    return max(found, key=lambda one: sum(one[1].values()))
+
+
+def estimates(config: Path, sd_scripts_folder: str | None = None) -> tuple[int, dict[str, int]]:
+    """What a config's run on a CPU needs, in bytes: of its output folder, and of memory, by what for. Raises UserError
+    for a config that would be refused."""
+    checked = check_run(Request(config, sd_scripts=sd_scripts_folder, cpu=True), FirstRefusal(), lambda line: None)
+    loads = _loads(checked)
+    _, memory = _most_memory(checked, loads, on_cpu=True) or (None, {})
+    return sum(needs.output_bytes(stage, network, work) for stage, work, _, network in loads), memory
 
 
 def _advice_rows(checked: Checked) -> list[Finding]:

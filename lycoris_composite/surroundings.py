@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 
 from lycoris_composite import __version__, checkout
-from lycoris_composite.errors import UserError, sentence
+from lycoris_composite.errors import UserError, one_line, sentence
 from lycoris_composite.findings import ERROR, OK, WARNING, Finding
 from lycoris_composite.trainers.machine import cuda_build, gpus, has_gpu, installed, kept_quiet, why_not_importable
 
@@ -45,7 +45,7 @@ def _gpu(is_wanted: bool) -> Finding:
         with kept_quiet():
             found, is_there = gpus(), has_gpu()
     except Exception as error:  # a driver that does not fit raises anything
-        return Finding("GPU", "cannot be asked", f"{str(error).splitlines()[0]}; mend the driver.", WARNING)
+        return Finding("GPU", "cannot be asked", f"{one_line(error)}; mend the driver.", WARNING)
     if found:
         names = "; ".join(f"{gpu.name}, {amount(gpu.free)} of {amount(gpu.total)} free" for gpu in found)
         return Finding("GPU", names, "" if is_there else "ACCELERATE_USE_CPU keeps training off it")
