@@ -89,7 +89,7 @@ class Checked:
 
 def check_run(request: Request, judge: Judge, say: Callable[[str], None], show_progress: bool = True) -> Checked:
     """Checks a config in the order of what it costs, from its text to its weights. Nothing is written."""
-    _go_offline()
+    go_offline()
     done = Checked(judge.attempt(partial(config.load, request.config, request.overrides)))
     if done.settings is None:
         return done
@@ -106,7 +106,8 @@ def check_run(request: Request, judge: Judge, say: Callable[[str], None], show_p
     return done
 
 
-def _go_offline() -> None:
+def go_offline() -> None:
+    """Keeps the libraries from fetching anything: training does not, so what is missing has to be seen."""
     for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):  # before the libraries that read them are imported
         os.environ.setdefault(variable, "1")
 

@@ -15,7 +15,7 @@ import psutil
 from lycoris_composite import checkout, needs
 from lycoris_composite.advice import advice, merge_advice
 from lycoris_composite.agenda import going_on
-from lycoris_composite.checks import BUILTIN, Checked, FirstRefusal, Made, Request, check_run, trainer_of
+from lycoris_composite.checks import BUILTIN, Checked, FirstRefusal, Made, Request, check_run, go_offline, trainer_of
 from lycoris_composite.config import DEFAULT_TRAINER
 from lycoris_composite.errors import UserError, one_line, sentence
 from lycoris_composite.findings import ERROR, OK, WARNING, Finding
@@ -71,6 +71,7 @@ def examine(
     config: Path | None = None, overrides: Sequence[str] = (), sd_scripts_folder: str | None = None, cpu: bool = False
 ) -> list[list[Finding]]:
     """All findings, in sections. Without a config those on the machine alone."""
+    go_offline()
     machine = surroundings(wants_gpu=not cpu)
     if config is None:
         return [machine, sd_scripts(sd_scripts_folder, DEFAULT_TRAINER, _LYCORIS, trainer_of), [_free_disk(Path.cwd())]]

@@ -47,7 +47,6 @@ def test_a_config_that_would_run(world: World, tmp_path: Path) -> None:
         {"optimizer_type": "AdamW8bit"},
         {"learning_rate": "fast"},
         {"network_args": ["algo=lohaa"]},
-        {"tokenizer_cache_dir": "gone"},
         {"composite": {"trainer": "sdxl_train_netwrok"}},
         {"composite": {"stage2": {"resolutoin": "192,192"}}},
     ],
@@ -64,6 +63,20 @@ def test_what_it_refuses_a_run_refuses_with_the_same_sentence(
     assert sentence in refused
 
 
+def meanings(table: str) -> str:
+    """The text of a printed table's last column, its lines joined."""
+    return " ".join(row.split("│")[4].strip() for row in table.splitlines() if row.count("│") == 5)
+
+
+def test_a_tokenizer_that_training_would_fetch(world: World, tmp_path: Path) -> None:
+    """In a process of its own: whether anything may be fetched is settled when the hub's library is imported."""
+    config = world.write_config(tmp_path, tokenizer_cache_dir="gone")
+    arguments = ["doctor", str(config), "--cpu", "--sd_scripts", str(world.sd_scripts)]
+    done = python("-m", "lycoris_composite.cli", *arguments, cwd=tmp_path, HF_HOME=str(tmp_path / "hub"))
+    assert done.returncode == 2
+    assert "is not on this machine, and training fetches nothing; run `lycoris-composite setup" in meanings(done.stdout)
+
+
 def test_a_checkout_that_raises_is_a_row(tmp_path: Path) -> None:
     """Whatever importing it does."""
     (tmp_path / "library").mkdir()
@@ -72,6 +85,4 @@ def test_a_checkout_that_raises_is_a_row(tmp_path: Path) -> None:
     done = python("-m", "lycoris_composite.cli", "doctor", "--sd_scripts", str(tmp_path), cwd=ROOT)
     assert (done.returncode, done.stderr) == (2, "")
     assert "hello" not in done.stdout
-    assert "train_network.py cannot be imported (one);" in " ".join(
-        " ".join(row.split("│")[4:5]).strip() for row in done.stdout.splitlines()
-    ).replace("  ", " ")
+    assert "train_network.py cannot be imported (one);" in meanings(done.stdout)
