@@ -36,16 +36,32 @@ def what_is_left(
     for folder in {stage.output_dir for stage in stages}:
         remove_leftovers(folder)
         remove_leftovers(folder / "sample")
-    processes = os.environ.get("WORLD_SIZE", "1")
-    inputs = input_digests(stages, plans, show_progress=True)
-    records = {
-        stage.number: StageRecord({**stage.shaping, "processes": processes}, inputs[stage.number], starting_weights(stage))
-        for stage in stages
-    }
+    records = _records(stages, plans)
     if not continue_anyway:
         check_unchanged(journal, stages, records)
     tasks, lines = tasks_of(journal, stages, records)
-    return tasks, [*duplicates(inputs[stages[0].number], plans), *lines]
+    return tasks, [*duplicates(records[stages[0].number].inputs, plans), *lines]
+
+
+def going_on(journal: Journal, stages: Sequence[Stage], plans: Sequence[Plan]) -> list[str]:
+    """A line for each stage that does not simply begin, changing nothing. Reads every input where a run has begun.
+    Raises UserError where that was another one."""
+    journal.read()
+    if not journal.stages:
+        return []
+    records = _records(stages, plans)
+    check_unchanged(journal, stages, records)
+    return tasks_of(journal, stages, records)[1]
+
+
+def _records(stages: Sequence[Stage], plans: Sequence[Plan]) -> dict[int, StageRecord]:
+    """What a run that begins now would write down of each stage."""
+    processes = os.environ.get("WORLD_SIZE", "1")
+    inputs = input_digests(stages, plans, show_progress=True)
+    return {
+        stage.number: StageRecord({**stage.shaping, "processes": processes}, inputs[stage.number], starting_weights(stage))
+        for stage in stages
+    }
 
 
 def starting_weights(stage: Stage) -> str | None:

@@ -7,14 +7,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from lycoris_composite import __version__, checkout, launcher
+from lycoris_composite import __version__, checkout, doctor, findings, launcher
 from lycoris_composite.errors import printable
 
+_DOCTOR = """Says in a table what is there and what it means. With a config: all that a run
+of it would refuse, what it needs of disk and memory, and what hurts. Changes
+nothing. Exit code 0: all is well, 1: warnings, 2: errors."""
 _RUN_EXAMPLE = "example: lycoris-composite run train_network.py --dataset_config my.toml --output_dir out ..."
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lycoris-composite", description="Composites for kohya's sd-scripts.")
+    parser = argparse.ArgumentParser(
+        prog="lycoris-composite",
+        description="Composites for kohya's sd-scripts.",
+        epilog="example: lycoris-composite doctor cg3.toml",
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     setup = commands.add_parser(
@@ -47,6 +54,17 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("script", help="e.g. train_network.py or sdxl_train_network.py; all its own flags follow")
     run.add_argument("--sd_scripts", metavar="DIR", help="the sd-scripts clone to use")
     run.add_argument("--allow_pickle", action="store_true", help="load .ckpt files that hold more than weights")
+    look = commands.add_parser(
+        "doctor",
+        help="say what is there, and what a config would meet",
+        description=_DOCTOR,
+        epilog="example: lycoris-composite doctor cg3.toml --set xformers=false",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    look.add_argument("config", nargs="?", type=Path, metavar="FILE", help="a kohya config with a [composite] table")
+    look.add_argument("--sd_scripts", metavar="DIR", help="the sd-scripts clone to use")
+    look.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="set any key, dots for tables")
+    look.add_argument("--cpu", action="store_true", help="look as a run with --cpu would")
     return parser
 
 
@@ -61,7 +79,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return launcher.report(lambda: _run(own, flags))
     if flags:
         parser().error(f"unrecognized arguments: {' '.join(flags)}")
+    if own.command == "doctor":
+        return _doctor(own)
     return launcher.report(lambda: _COMMANDS[own.command](own))
+
+
+def _doctor(own: argparse.Namespace) -> int:
+    sections = doctor.examine(own.config, own.set, own.sd_scripts, own.cpu)
+    findings.show(sections)
+    return findings.exit_code(finding for section in sections for finding in section)
 
 
 def _setup(own: argparse.Namespace) -> None:

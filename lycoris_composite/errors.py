@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 
 class UserError(Exception):
@@ -19,6 +19,25 @@ def printable(text: str) -> str:
     """The text with what would break a line, steer a terminal or be no text at all in Python's escapes: captions and
     file names are other people's."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
+
+
+def refusals(checks: Iterable[Callable[[], None]]) -> Iterator[UserError]:
+    """What each of several checks raises, where it does."""
+    for check in checks:
+        try:
+            check()
+        except UserError as error:
+            yield error
+
+
+def raise_first(errors: Iterable[UserError]) -> None:
+    for error in errors:
+        raise error
+
+
+def one_line(error: BaseException) -> str:
+    """What an exception of somebody else's says, in one line."""
+    return printable((str(error).strip().splitlines() or [type(error).__name__])[0].strip())
 
 
 class Stopped(BaseException):

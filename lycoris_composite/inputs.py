@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -43,23 +43,23 @@ def bad_files(datasets: Iterable[Dataset], show_progress: bool) -> dict[str, str
     return {os.path.normpath(path): reason for (path, _), reason in zip(files, reasons, strict=True) if reason}
 
 
-def check_weights(stages: Sequence[Stage]) -> None:
-    """Raises UserError for weights that are not there or not whole, before anything large is loaded."""
+def weight_errors(stages: Sequence[Stage]) -> Iterator[UserError]:
+    """One for each of the weights that is not there or not whole, before anything large is loaded."""
     start = stages[0].weights_from
     if start is not None and not start.is_file():
-        raise UserError(f"{start}: not there, but stage 2 starts from it; run stage 1 first.")
+        yield UserError(f"{start}: not there, but stage 2 starts from it; run stage 1 first.")
     if not stages[0].settings.get("pretrained_model_name_or_path"):
-        raise UserError("pretrained_model_name_or_path: not set; name the base model's file or folder.")
+        yield UserError("pretrained_model_name_or_path: not set; name the base model's file or folder.")
     for key, name in dict.fromkeys(chain.from_iterable(stage.weight_files for stage in stages)):
         if not Path(name).exists() and not _is_in_hub_cache(name):
-            raise UserError(
+            yield UserError(
                 f"{key} {name}: no such file or folder, and no model of that name in the hub's cache; "
                 "correct the path, or download the model first: training fetches nothing."
             )
-        for path in _files_of(Path(name)):
+        for path in files_of(Path(name)):
             broken = _why_broken(path)
             if broken:
-                raise UserError(f"{key} {path}: {broken}; download or save it again.")
+                yield UserError(f"{key} {path}: {broken}; download or save it again.")
 
 
 def _why_broken(path: Path) -> str | None:
@@ -78,7 +78,8 @@ def _why_broken(path: Path) -> str | None:
     return None
 
 
-def _files_of(model: Path) -> list[Path]:
+def files_of(model: Path) -> list[Path]:
+    """The file itself, or every file of a model's folder."""
     return [path for path in (model.rglob("*") if model.is_dir() else [model]) if path.is_file()]
 
 
@@ -110,7 +111,7 @@ def input_digests(stages: Sequence[Stage], plans: Sequence[Plan], show_progress:
     for character in (character for plan in plans for character in plan.characters):
         captions = (caption_file(image.path, character.subset) for image in character.images)
         data |= {Path(path) for path in captions if path} | {Path(image.path) for image in character.images}
-    inputs = {stage.number: data.union(*(_files_of(Path(name)) for _, name in stage.weight_files)) for stage in stages}
+    inputs = {stage.number: data.union(*(files_of(Path(name)) for _, name in stage.weight_files)) for stage in stages}
     ordered = sorted(set().union(*inputs.values()))
     found = dict(zip(ordered, in_parallel(digest, ordered, "reading inputs" if show_progress else None), strict=True))
     return {number: {str(path): found[path] for path in sorted(paths)} for number, paths in inputs.items()}

@@ -114,12 +114,28 @@ def sole_run(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise UserError(
-            f"{path}: another run is writing to this output; wait for it, or choose another output_name."
-        ) from error
+        raise UserError(_held(path)) from error
     except OSError as error:
         raise UserError(cannot_write(path, error)) from error
     try:
         yield
     finally:
         lock.release()
+
+
+def check_not_held(path: Path) -> None:
+    """Raises UserError where another run has the lock. Makes no file, and leaves the lock as it is."""
+    if not path.is_file():
+        return
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(_held(path)) from error
+    except OSError:
+        return  # it cannot be opened, which is said of its folder
+    lock.release()
+
+
+def _held(path: Path) -> str:
+    return f"{path}: another run is writing to this output; wait for it, or choose another output_name."

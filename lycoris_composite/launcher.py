@@ -8,34 +8,25 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lycoris_composite import checkout, config
+from lycoris_composite import config
 from lycoris_composite.agenda import Task, starting_weights, what_is_left
+from lycoris_composite.checks import FirstRefusal, Request, check_run
 from lycoris_composite.errors import Stopped, UserError, printable, sentence
-from lycoris_composite.inputs import bad_files, check_weights, datasets_to_join, plans_of
 from lycoris_composite.journal import Journal, digest, sole_run
 from lycoris_composite.plan import Plan
 from lycoris_composite.sampling import MOST_CHARACTERS, sample_prompts
-from lycoris_composite.stages import (
-    DEFAULT_NAME,
-    Stage,
-    config_text,
-    dataset_config,
-    stages_of,
-    toml_text,
-    without_cuda,
-)
+from lycoris_composite.stages import Stage, config_text, dataset_config, toml_text
 from lycoris_composite.states import RunLog, Sitting, remove_asked_states
 from lycoris_composite.stopping import StopRequest
 from lycoris_composite.subsets import parse_resolution
 from lycoris_composite.whole import cannot_write, write_whole
 
-BUILTIN = "builtin"
 # What upstream's own writing (logs, folders) meets on a disk that is full, read-only, broken or gone.
 _DISK_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT}
 _HELP = """\
@@ -111,27 +102,14 @@ def _without_secrets(arguments: Sequence[str]) -> list[str]:
 
 
 def _run(own: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> None:
-    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):  # before the libraries that read them are imported
-        os.environ.setdefault(variable, "1")
-    settings = config.load(own.config, own.set)
-    trainer = _trainer(settings.trainer, own.sd_scripts)
-    settings = replace(settings, kohya={**settings.kohya, **_without_set(trainer.given_flags(flags), own.set)})
-    trainer.check_options(settings.stage2, f"{own.config}, [composite.stage2]")
-    if own.cpu:
-        settings = _on_cpu(settings)
-    stages = stages_of(settings, own.stage)
-    for stage in stages:
-        trainer.check_stage(stage, str(own.config))
-    datasets = datasets_to_join(settings)
-    skipped = _skipped(bad_files(datasets, _is_main_process()), own.skip_bad)
-    plans = plans_of(settings, datasets, skipped)
+    request = Request(own.config, own.set, flags, own.sd_scripts, own.stage, own.cpu, own.skip_bad)
+    checked = check_run(request, FirstRefusal(), _say, _is_main_process())
+    settings, trainer, stages, plans = checked.settings, checked.trainer, checked.stages, checked.plans
     for plan in plans:
         names = ", ".join(f"{character.trigger} ({len(character.images)})" for character in plan.characters)
         _say(f"characters: {names}; {plan.composites} composites an epoch in {len(plan.sizes)} size(s)")
-    check_weights(stages)
-    name = settings.kohya.get("output_name") or DEFAULT_NAME
-    with sole_run(stages[0].output_dir / f"{name}.run.lock") if _is_main_process() else nullcontext():
-        journal = Journal(stages[0].output_dir / f"{name}.run.json")
+    with sole_run(checked.lock_file) if _is_main_process() else nullcontext():
+        journal = Journal(checked.journal_file)
         tasks, lines = _from_main_process(lambda: what_is_left(journal, stages, plans, own.fresh, own.continue_anyway))
         for line in lines:
             _say(line)
@@ -139,24 +117,15 @@ def _run(own: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> No
             _write_configs(task.stage, settings, plans)
         for task in tasks:
             _write_configs(task.stage, settings, plans)  # again: hours later somebody may have tidied the folder
-            log = _run_log(name, task, journal)
-            sitting = Sitting(task.record.run, task.stage.number, task.stage.output, stop, task.state, skipped, log)
+            log = _run_log(task, journal)
+            sitting = Sitting(task.record.run, task.stage.number, task.stage.output, stop, task.state, checked.skipped, log)
             _train(task, sitting, trainer, journal, own.allow_pickle)
     trainer.end()
 
 
-def _skipped(bad: Mapping[str, str], is_allowed: bool) -> frozenset[str]:
-    """The images to train without. Raises UserError, each of them named, where that is not what the user wants."""
-    for reason in bad.values():
-        _say(f"{'left out' if is_allowed else 'bad file'}: {reason}")
-    if bad and not is_allowed:
-        raise UserError(f"{len(bad)} file(s) cannot be used (named above); mend or remove them, or give --skip_bad.")
-    return frozenset(bad)
-
-
-def _run_log(name: str, task: Task, journal: Journal) -> RunLog:
+def _run_log(task: Task, journal: Journal) -> RunLog:
     """Stage 2 goes on where stage 1's log ends."""
-    first = journal.stages.get(1)
+    first, name = journal.stages.get(1), task.stage.name.removesuffix("-stage1")
     if task.stage.number == 1 or first is None:
         return RunLog(f"{name}-{task.record.run[:8]}")
     return RunLog(f"{name}-{first.run[:8]}", first.steps, first.epochs)
@@ -179,36 +148,6 @@ def _train(task: Task, sitting: Sitting, trainer: Any, journal: Journal, allow_p
         remove_asked_states(stage.output_dir, task.record.run, stage.number)
     if sitting.stop.signal:
         raise Stopped(sitting.stop.signal, f"stopped after stage {stage.number}")
-
-
-def _trainer(name: str, sd_scripts: str | None) -> Any:
-    """What trains a stage. Imported only now: torch and upstream take seconds, and a mistake in the config should not
-    cost them."""
-    if name != BUILTIN:
-        folder = checkout.find(sd_scripts)
-        from lycoris_composite.trainers.kohya import Upstream
-
-        return Upstream(folder, name)
-    try:
-        from lycoris_composite.trainers.builtin import Builtin
-    except ImportError as error:
-        raise UserError(f'trainer = "{BUILTIN}": {error}; run `pip install "lycoris-composite[builtin]"`.') from error
-    return Builtin()
-
-
-def _without_set(given: dict, overrides: Sequence[str]) -> dict:
-    """The flags but for those that `--set` sets too: it is there for what flags cannot reach, so it wins."""
-    keys = {override.partition("=")[0].strip() for override in overrides}
-    keys = {key.rpartition(".")[2] for key in keys if not key.startswith("composite.")}
-    return {key: value for key, value in given.items() if key not in keys}
-
-
-def _on_cpu(settings: config.Settings) -> config.Settings:
-    os.environ["ACCELERATE_USE_CPU"] = "true"
-    kohya, lines = without_cuda(settings.kohya)
-    for line in lines:
-        _say(f"--cpu: {line}")
-    return replace(settings, kohya=kohya, stage2=without_cuda(settings.stage2)[0])
 
 
 def _write_configs(stage: Stage, settings: config.Settings, plans: Sequence[Plan]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
@@ -30,5 +31,5 @@ def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], descripti
 
 def _tracked(results: Iterable[Result], total: int, description: str | None) -> Iterable[Result]:
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()
-    with Progress(*columns, disable=description is None) as progress:
+    with Progress(*columns, console=Console(stderr=True), disable=description is None) as progress:
         yield from progress.track(results, total=total, description=description or "")

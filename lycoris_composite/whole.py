@@ -5,6 +5,7 @@ What a killed run leaves half-written has a hidden name that says whose it was; 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -52,6 +53,27 @@ def cannot_write(path: str | os.PathLike, error: Exception) -> str:
     """The sentence for a file that could not be written."""
     reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
     return f"{path}: cannot be written ({reason}); make room or mend the folder, then run the same command again."
+
+
+def check_writable(path: Path) -> None:
+    """Raises UserError where a file of that name could not be made, as far as that can be seen without making one."""
+    folder = existing_folder(path)
+    code = 0
+    if not folder.is_dir():
+        code = errno.ENOTDIR
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        code = errno.EROFS if _is_read_only(folder) else errno.EACCES
+    if code:
+        raise UserError(cannot_write(path, OSError(code, os.strerror(code))))
+
+
+def existing_folder(path: Path) -> Path:
+    """The nearest thing above a path that is there: a folder, unless the path leads through a file."""
+    return next(parent for parent in path.absolute().parents if parent.exists() or parent.is_symlink())
+
+
+def _is_read_only(folder: Path) -> bool:
+    return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
 def remove_leftovers(folder: Path) -> list[Path]:

@@ -16,6 +16,7 @@ COMMANDS = {
     "lycoris-composite": ("-m", "lycoris_composite.cli"),
     "lycoris-composite setup": ("-m", "lycoris_composite.cli", "setup"),
     "lycoris-composite run": ("-m", "lycoris_composite.cli", "run"),
+    "lycoris-composite doctor": ("-m", "lycoris_composite.cli", "doctor"),
     "train_composite.py": (str(ROOT / "train_composite.py"),),
 }
 SLOW = ("torch", "library", "lycoris", "accelerate", "diffusers", "transformers")
@@ -43,10 +44,20 @@ def test_help_fits_a_small_terminal(tmp_path, command):
     lines = done.stdout.splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
+    assert any(
+        line.split(": ")[-1].strip().startswith((f"{command} ", "accelerate launch ")) for line in lines[1:]
+    )  # an example
 
 
 @pytest.mark.parametrize(
-    ("main", "arguments"), [("cli", ["--help"]), ("cli", ["run", "--help"]), ("launcher", ["--help"]), ("cli", ["--version"])]
+    ("main", "arguments"),
+    [
+        ("cli", ["--help"]),
+        ("cli", ["run", "--help"]),
+        ("cli", ["doctor", "--help"]),
+        ("launcher", ["--help"]),
+        ("cli", ["--version"]),
+    ],
 )
 def test_help_does_not_wait_for_torch(tmp_path, main, arguments):
     done = python("-c", WATCHED.format(main=main), *arguments, cwd=tmp_path)

@@ -15,14 +15,15 @@ PATCHES = "sd_scripts_patches"
 # From the roof to the cellar: an import goes to a later line. Rooms on one line do not import each other.
 HOUSE = (
     ("cli", "train"),
-    ("launcher", "preview", "export"),
+    ("launcher", "preview", "export", "doctor"),
+    ("checks", "advice", "surroundings"),
     ("trainers.kohya", "trainers.builtin"),
     ("trainers.kohya_trainer",),
     ("dataset", "trainers.builtin_data", "trainers.builtin_model"),
     ("trainers.logs",),
     ("composites",),
-    ("trainers.lycoris_args", "trainers.ranks", "trainers.saving", "trainers.tokenizers"),
-    ("agenda",),
+    ("trainers.lycoris_args", "trainers.ranks", "trainers.saving", "trainers.machine", "trainers.tokenizers"),
+    ("agenda", "needs"),
     ("inputs", "overview"),
     ("costs",),
     ("stages", "sampling", "metadata", "states", "journal"),
@@ -31,14 +32,14 @@ HOUSE = (
     ("plan",),
     ("characters",),
     ("pairing", "layout", "captions", "compose", "tokens", "checkout"),
-    ("images", "whole", "stopping", "pages", "sheets", "progress"),
+    ("images", "whole", "stopping", "findings", "pages", "sheets", "progress"),
     ("errors",),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}
 UPSTREAM_ROOMS = (
     "dataset",
     *(f"trainers.{name}" for name in ("kohya", "kohya_trainer", "builtin", "builtin_data", "builtin_model")),
-    *(f"trainers.{name}" for name in ("lycoris_args", "ranks", "saving", "tokenizers", "logs")),
+    *(f"trainers.{name}" for name in ("lycoris_args", "ranks", "saving", "tokenizers", "logs", "machine")),
 )
 UPSTREAM = {
     "torch",

@@ -13,11 +13,15 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
-from lycoris_composite import inputs, journal, launcher
+from lycoris_composite import checks, inputs, journal, launcher
 from lycoris_composite.config import CompositeOptions, Settings
-from lycoris_composite.errors import UserError
+from lycoris_composite.errors import UserError, raise_first
 from lycoris_composite.stages import Stage, stages_of
 from tests import tiny
+
+
+def check_weights(stages: list[Stage]) -> None:
+    raise_first(inputs.weight_errors(stages))
 
 
 @pytest.fixture
@@ -60,11 +64,11 @@ def test_they_are_refused_or_left_out(settings, tmp_path, capsys):
     break_some(tmp_path / "data")
     found = bad(settings)
     with pytest.raises(UserError, match=rf"{len(found)} file\(s\) cannot be used \(named above\)"):
-        launcher._skipped(found, is_allowed=False)
+        checks._check_bad(found, False, print)
     assert capsys.readouterr().out.count("bad file: ") == len(found)
 
-    skipped = launcher._skipped(found, is_allowed=True)
-    [plan] = inputs.plans_of(settings, inputs.datasets_to_join(settings), skipped)
+    checks._check_bad(found, True, print)
+    [plan] = inputs.plans_of(settings, inputs.datasets_to_join(settings), found)
 
     assert {character.trigger: len(character.images) for character in plan.characters} == {"mio": 1, "rin": 3, "uzuki": 3}
     assert capsys.readouterr().out.count("left out: ") == len(found)
@@ -181,22 +185,22 @@ def stages_with(settings: Settings, only: int | None = None, stage2: dict | None
 
 def test_stage_two_alone_needs_what_stage_one_saved(settings):
     with pytest.raises(UserError, match="last-stage1.safetensors: not there, but stage 2 starts from it; run stage 1 first"):
-        inputs.check_weights(stages_with(settings, only=2))
+        check_weights(stages_with(settings, only=2))
 
 
 @pytest.mark.parametrize("model", ["/nowhere/model", "model.safetensors"])
 def test_a_base_model_that_is_not_there(settings, model):
     with pytest.raises(UserError, match="pretrained_model_name_or_path .*: no such file or folder"):
-        inputs.check_weights(stages_with(settings, pretrained_model_name_or_path=model))
+        check_weights(stages_with(settings, pretrained_model_name_or_path=model))
 
 
 def test_a_name_on_a_hub_is_left_to_upstream_where_it_was_downloaded(settings, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     stages = stages_with(settings, pretrained_model_name_or_path="someone/model")
     with pytest.raises(UserError, match="someone/model: no such file or folder.* training fetches nothing"):
-        inputs.check_weights(stages)
+        check_weights(stages)
     (tmp_path / "hub/models--someone--model").mkdir(parents=True)
-    inputs.check_weights(stages)
+    check_weights(stages)
 
 
 @pytest.fixture
@@ -207,7 +211,7 @@ def weights(tmp_path: Path) -> Path:
 
 
 def test_an_interrupted_download_is_named_before_anything_is_loaded(settings, tmp_path, weights):
-    inputs.check_weights(stages_with(settings, pretrained_model_name_or_path=str(weights)))
+    check_weights(stages_with(settings, pretrained_model_name_or_path=str(weights)))
     whole = weights.read_bytes()
     with zipfile.ZipFile(tmp_path / "whole.ckpt", "w") as made:
         made.writestr("data.pkl", whole)
@@ -221,13 +225,13 @@ def test_an_interrupted_download_is_named_before_anything_is_loaded(settings, tm
         (tmp_path / name).write_bytes(content)
         model = tmp_path / name.split("/")[0]
         with pytest.raises(UserError, match=rf"{name.split('/')[-1]}: is no whole .*; download or save it again"):
-            inputs.check_weights(stages_with(settings, pretrained_model_name_or_path=str(model)))
-    inputs.check_weights(stages_with(settings, pretrained_model_name_or_path=str(tmp_path / "whole.ckpt")))
+            check_weights(stages_with(settings, pretrained_model_name_or_path=str(model)))
+    check_weights(stages_with(settings, pretrained_model_name_or_path=str(tmp_path / "whole.ckpt")))
 
 
 def test_stage_2s_own_weights_are_looked_at_before_stage_1_runs(settings, tmp_path, weights):
     with pytest.raises(UserError, match="vae .*other.safetensors: no such file or folder"):
-        inputs.check_weights(
+        check_weights(
             stages_with(
                 settings, pretrained_model_name_or_path=str(weights), stage2={"vae": str(tmp_path / "other.safetensors")}
             )

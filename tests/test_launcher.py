@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lycoris_composite import config, inputs, launcher, stages
+from lycoris_composite import checks, config, inputs, launcher, stages
 from tests.tiny import draw_characters
 
 
@@ -26,11 +26,11 @@ def checked_plans(settings: config.Settings) -> list:
 
 @pytest.mark.parametrize("override", ["seed=3", "training_arguments.seed=3"])
 def test_set_wins_over_a_flag(override):
-    assert launcher._without_set({"seed": 4, "epochs": 2}, [override]) == {"epochs": 2}
+    assert checks.without_set({"seed": 4, "epochs": 2}, [override]) == {"epochs": 2}
 
 
 def test_what_stage_two_sets_leaves_the_flag_for_stage_one():
-    assert launcher._without_set({"seed": 4}, ["composite.stage2.seed=3"]) == {"seed": 4}
+    assert checks.without_set({"seed": 4}, ["composite.stage2.seed=3"]) == {"seed": 4}
 
 
 def test_data_is_checked_as_stage_two_will_see_it(tmp_path):

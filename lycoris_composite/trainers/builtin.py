@@ -10,8 +10,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +32,7 @@ from tqdm import tqdm
 from lycoris_composite.captions import CaptionRules
 from lycoris_composite.characters import read_subset
 from lycoris_composite.config import check_value, parse_value, read_toml
-from lycoris_composite.errors import Stopped, UserError, nearest
+from lycoris_composite.errors import Stopped, UserError, nearest, raise_first, refusals
 from lycoris_composite.metadata import composite_metadata
 from lycoris_composite.pairing import noise_seed
 from lycoris_composite.stages import Stage
@@ -39,11 +40,12 @@ from lycoris_composite.states import Sitting, finish_state, place_of
 from lycoris_composite.subsets import OPTION_TYPES, datasets_of, plan_of
 from lycoris_composite.trainers.builtin_data import Batches, Composites, EpochOrder, Singles, encoded
 from lycoris_composite.trainers.builtin_model import LATENT_SCALE, NOISE, Text, load_model
-from lycoris_composite.trainers.lycoris_args import check_network_args
+from lycoris_composite.trainers.lycoris_args import network_arg_errors
 from lycoris_composite.trainers.ranks import asked_signal
 from lycoris_composite.trainers.saving import save_whole, whole_weights
 from lycoris_composite.whole import whole
 from sd_scripts_patches import lycoris_timestep_embedding
+from sd_scripts_patches.tools import Misfit
 
 # What a stage may set, with sd-scripts' defaults.
 _DEFAULTS: dict[str, Any] = {
@@ -168,43 +170,39 @@ class Builtin:
                 raise UserError(f"{word}: belongs to no flag; write --key {word}.")
             else:
                 given[key], key = parse_value(word), None
-        self.check_options(given, "flag")
+        raise_first(self.option_errors(given, "flag"))
         return given
 
-    def check_options(self, options: Mapping[str, Any], where: str) -> None:
-        """Raises UserError for an option that is not built in, or not with this value."""
+    def option_errors(self, options: Mapping[str, Any], where: str) -> Iterator[UserError]:
+        """One for each option that is not built in, or not with this value."""
         for key, value in options.items():
             if key in _ONLY and value != _ONLY[key]:
-                raise UserError(f"{where} {key}: the built-in trainer only has {_ONLY[key]!r}; set that, or use sd-scripts.")
-            if key in _OFF and value:
-                raise UserError(f"{where} {key}: not in the built-in trainer; turn it off, or use sd-scripts.")
-            if key not in _KNOWN:
+                yield UserError(f"{where} {key}: the built-in trainer only has {_ONLY[key]!r}; set that, or use sd-scripts.")
+            elif key in _OFF and value:
+                yield UserError(f"{where} {key}: not in the built-in trainer; turn it off, or use sd-scripts.")
+            elif key not in _KNOWN:
                 hint = nearest(key, _KNOWN) or "; remove it, or use sd-scripts."
-                raise UserError(f"{where} {key}: not in the built-in trainer{hint}")
+                yield UserError(f"{where} {key}: not in the built-in trainer{hint}")
 
-    def check_stage(self, stage: Stage, where: str) -> None:
-        """Raises UserError for a stage that it cannot train."""
-        for key, value in stage.settings.items():
-            kind, is_list = _TYPES.get(key, (None, False))
-            if kind is not None and value is not None:
-                check_value(value, kind, f"{where} {key}", is_list)
-        check_network_args(stage.settings, where)
-        self.check_options({**{key: _DEFAULTS.get(key, value) for key, value in _ONLY.items()}, **stage.settings}, where)
-        if stage.composite is not None and stage.composite.join != "latent":
-            raise UserError(f'{where}, [composite] join: the built-in trainer only has "latent"; set that, or use sd-scripts.')
-        for key, choices in _CHOICES.items():
-            value = stage.settings.get(key, _DEFAULTS[key])
-            if (value or "").lower() not in choices:
-                known = ", ".join(filter(None, choices))
-                raise UserError(f"{where} {key}: the built-in trainer has {known}; choose one, or use sd-scripts for {value}.")
-        weights = stage.settings.get("network_weights")
-        if weights and not weights.endswith(".safetensors"):
-            raise UserError(f"{where} network_weights: the built-in trainer loads .safetensors; convert {weights} first.")
-        prompts = str(stage.settings.get("sample_prompts") or "")
-        if prompts and not prompts.endswith(".json"):
-            raise UserError(
-                f"{where} sample_prompts: the built-in trainer reads .json; write one, or leave it to the characters."
-            )
+    def stage_errors(self, stage: Stage, where: str) -> Iterator[UserError]:
+        """One for each thing about a stage that it cannot train."""
+        given = {key: value for key, value in stage.settings.items() if key in _TYPES and value is not None}
+        wrong = list(refusals(partial(check_value, value, *_typed(key, where)) for key, value in given.items()))
+        yield from wrong
+        yield from network_arg_errors(stage.settings, where)
+        required = {key: _DEFAULTS.get(key, value) for key, value in _ONLY.items()}
+        yield from self.option_errors({**required, **stage.settings}, where)
+        if not wrong:  # what follows takes the values for what they should be
+            yield from _choice_errors(stage, where)
+
+    def fits(self, network_module: str | None) -> Iterator[tuple[str, str | None]]:
+        """The patch that it applies, and why that does not fit the installed LyCORIS, or None where it does."""
+        try:
+            lycoris_timestep_embedding.check()
+        except (ImportError, Misfit) as error:
+            yield "lycoris_timestep_embedding", str(error)
+        else:
+            yield "lycoris_timestep_embedding", None
 
     def run_stage(self, stage: Stage, sitting: Sitting, allow_pickle: bool = False) -> tuple[int, int]:
         """Trains a stage; how many steps and epochs that were. Pickled files are never loaded, so there is nothing to
@@ -215,6 +213,28 @@ class Builtin:
         """Ends what the stages shared, where several processes ran them."""
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+def _typed(key: str, where: str) -> tuple[type, str, bool]:
+    """What `check_value` wants to know of a key."""
+    kind, is_list = _TYPES[key]
+    return kind, f"{where} {key}", is_list
+
+
+def _choice_errors(stage: Stage, where: str) -> Iterator[UserError]:
+    if stage.composite is not None and stage.composite.join != "latent":
+        yield UserError(f'{where}, [composite] join: the built-in trainer only has "latent"; set that, or use sd-scripts.')
+    for key, choices in _CHOICES.items():
+        value = stage.settings.get(key, _DEFAULTS[key])
+        if (value or "").lower() not in choices:
+            known = ", ".join(filter(None, choices))
+            yield UserError(f"{where} {key}: the built-in trainer has {known}; choose one, or use sd-scripts for {value}.")
+    weights = stage.settings.get("network_weights")
+    if weights and not weights.endswith(".safetensors"):
+        yield UserError(f"{where} network_weights: the built-in trainer loads .safetensors; convert {weights} first.")
+    prompts = str(stage.settings.get("sample_prompts") or "")
+    if prompts and not prompts.endswith(".json"):
+        yield UserError(f"{where} sample_prompts: the built-in trainer reads .json; write one, or leave it to the characters.")
 
 
 class _Run:

@@ -14,16 +14,17 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from lycoris_composite import checkout, images
 from lycoris_composite.config import check_option_keys, check_value, composite_options, flatten, read_toml
-from lycoris_composite.errors import UserError, nearest
+from lycoris_composite.errors import UserError, nearest, one_line, refusals
 from lycoris_composite.stages import Stage
 from lycoris_composite.states import Sitting
-from lycoris_composite.trainers.lycoris_args import check_network_args
+from lycoris_composite.trainers.lycoris_args import network_arg_errors
 from lycoris_composite.whole import whole
 
 if TYPE_CHECKING:
@@ -59,22 +60,21 @@ class Upstream:
         untouched = argparse.Namespace(**{action.dest: missing for action in parser._actions})
         return {key: value for key, value in vars(parser.parse_args(flags, untouched)).items() if value is not missing}
 
-    def check_options(self, options: Mapping[str, Any], where: str) -> None:
-        """Raises UserError for an option that upstream does not have."""
+    def option_errors(self, options: Mapping[str, Any], where: str) -> Iterator[UserError]:
+        """One for each option that upstream does not have."""
         known = self.known_options()
         for key in options:
             if key not in known:
-                raise UserError(f"{where} {key}: unknown to {self.script}.py{nearest(key, known) or '; remove it.'}")
+                yield UserError(f"{where} {key}: unknown to {self.script}.py{nearest(key, known) or '; remove it.'}")
 
-    def check_stage(self, stage: Stage, where: str) -> None:
-        """Raises UserError for a value of the wrong type, a network argument that LyCORIS does not have, or a patch that
-        does not fit."""
-        for action in self.parser()._actions:
-            if stage.settings.get(action.dest) is not None:
-                _check_value(action, stage.settings[action.dest], f"{where} {action.dest}")
-        check_network_args(stage.settings, where)
-        self.check(stage.settings.get("network_module"))
-        self._check_tokenizer(stage.settings)
+    def stage_errors(self, stage: Stage, where: str) -> Iterator[UserError]:
+        """One for each value of the wrong type, each network argument that LyCORIS does not have, for patches that do not
+        fit and for a tokenizer that is missing."""
+        settings = stage.settings
+        given = [action for action in self.parser()._actions if settings.get(action.dest) is not None]
+        yield from refusals(partial(_check_value, one, settings[one.dest], f"{where} {one.dest}") for one in given)
+        yield from network_arg_errors(settings, where)
+        yield from refusals([partial(self.check, settings.get("network_module")), partial(self._check_tokenizer, settings)])
 
     def _check_tokenizer(self, settings: Mapping[str, Any]) -> None:
         """Raises UserError where upstream would fetch a tokenizer; offline it stops with a TypeError."""
@@ -94,14 +94,24 @@ class Upstream:
 
     def check(self, network_module: str | None) -> None:
         """Raises UserError where a patch does not fit this upstream; changes nothing."""
-        try:
-            for patch in _patches(network_module):
-                patch.check()
-        except (ImportError, _misfit()) as error:
-            raise UserError(
-                f"sd-scripts at {checkout.version(self.folder)}: {error}; check out {checkout.DEFAULT_REF} "
-                f"(known to fit: {FITTING_VERSIONS}) or report this version."
-            ) from error
+        for _, reason in self.fits(network_module):
+            if reason is not None:
+                raise UserError(
+                    f"sd-scripts at {checkout.version(self.folder)}: {reason}; check out {checkout.DEFAULT_REF} "
+                    f"(known to fit: {FITTING_VERSIONS}) or report this version."
+                )
+
+    def fits(self, network_module: str | None) -> Iterator[tuple[str, str | None]]:
+        """Each patch's name, and why it does not fit this upstream, or None where it does; changes nothing."""
+        from sd_scripts_patches.tools import Misfit
+
+        for name in _patch_names(network_module):
+            try:
+                _patch(name).check()
+            except (ImportError, Misfit) as error:
+                yield name, str(error)
+            else:
+                yield name, None
 
     def run(
         self,
@@ -119,7 +129,7 @@ class Upstream:
         self.check(network_module)
         hooks = RunHooks(sitting)
         with ExitStack() as undo:
-            for patch in _patches(network_module):
+            for patch in map(_patch, _patch_names(network_module)):
                 skipped = _short_name(patch) in _STAGE_PATCHES and sitting is None
                 if not skipped and not (allow_pickle and _short_name(patch) == "checkpoint_loading"):
                     undo.callback(patch.apply(*_installed(patch, hooks)))
@@ -208,9 +218,9 @@ def _import_script(folder: Path, script: str) -> ModuleType:
         sys.path.insert(0, str(folder))
     try:
         module = importlib.import_module(script)
-    except ImportError as error:
+    except Exception as error:  # a broken torch, or a package of another version, raises anything
         raise UserError(
-            f"sd-scripts at {checkout.version(folder)}: {script}.py cannot be imported ({error}); "
+            f"sd-scripts at {checkout.version(folder)}: {script}.py cannot be imported ({one_line(error)}); "
             f"run `lycoris-composite setup`, or check out {checkout.DEFAULT_REF} (known to fit: {FITTING_VERSIONS})."
         ) from error
     if Path(module.__file__ or "").parent != folder:
@@ -227,18 +237,16 @@ def _main_block(module: ModuleType) -> Any:
     raise UserError(f'{module.__file__}: no `if __name__ == "__main__":` block; choose a *_train_network.py script.')
 
 
-def _misfit() -> type[Exception]:
-    from sd_scripts_patches.tools import Misfit
-
-    return Misfit
-
-
-def _patches(network_module: str | None) -> list[ModuleType]:
+def _patch_names(network_module: str | None) -> list[str]:
     names = ["strategies", "dreambooth_dataset", "collator_class", "checkpoint_loading", "original_unet_widths"]
     names += ["random_sampler", "training_loop_start", *_STAGE_PATCHES]
     if (network_module or "").startswith("lycoris"):
         names.append("lycoris_timestep_embedding")
-    return [importlib.import_module(f"sd_scripts_patches.{name}") for name in names]
+    return names
+
+
+def _patch(name: str) -> ModuleType:
+    return importlib.import_module(f"sd_scripts_patches.{name}")
 
 
 def _short_name(patch: ModuleType) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lycoris_composite.errors import UserError, nearest
 
 
-def check_network_args(settings: Mapping[str, Any], where: str) -> None:
-    """Raises UserError for a LyCORIS argument or algorithm that the installed version does not have. LyCORIS
-    itself ignores the one (`agol=loha` trains LoCon) and raises a bare KeyError for the other."""
+def network_arg_errors(settings: Mapping[str, Any], where: str) -> Iterator[UserError]:
+    """One for each LyCORIS argument or algorithm that the installed version does not have. LyCORIS itself ignores the
+    one (`agol=loha` trains LoCon) and raises a bare KeyError for the other."""
     if settings.get("network_module") != "lycoris.kohya":
         return
     from lycoris.kohya import create_network
@@ -22,7 +22,7 @@ def check_network_args(settings: Mapping[str, Any], where: str) -> None:
     for argument in settings.get("network_args") or []:
         key, _, value = str(argument).partition("=")
         if key not in known:
-            raise UserError(f"{where}, network_args {key}: unknown to LyCORIS{nearest(key, known) or '; remove it.'}")
-        if key == "algo" and value.lower() not in network_module_dict:
+            yield UserError(f"{where}, network_args {key}: unknown to LyCORIS{nearest(key, known) or '; remove it.'}")
+        elif key == "algo" and value.lower() not in network_module_dict:
             hint = nearest(value, network_module_dict) or f"; choose one of {', '.join(network_module_dict)}."
-            raise UserError(f'{where}, network_args algo: "{value}" is no LyCORIS algorithm{hint}')
+            yield UserError(f'{where}, network_args algo: "{value}" is no LyCORIS algorithm{hint}')

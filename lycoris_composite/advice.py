@@ -1,0 +1,160 @@
+"""Settings that are allowed and known to hurt, each with its reason."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import permutations
+from pathlib import Path
+from typing import Any
+
+from lycoris_composite.captions import render
+from lycoris_composite.config import Settings
+from lycoris_composite.findings import WARNING, Finding
+from lycoris_composite.plan import Plan
+from lycoris_composite.stages import Stage
+
+_FEW = 1 / 3  # of another character's images
+_CHUNK = 75  # tokens that CLIP reads where max_token_length does not say otherwise
+# At least one token each, as CLIP splits a text before it looks anything up.
+_PIECE = re.compile(r"[^\W\d_]+|\d|[^\s\w]+|_+")
+_SMALL_PICTURE = 256 * 256  # pixels; up to there attention's matrices are smaller than all else
+_ATTENTIONS = ("sdpa", "xformers", "mem_eff_attn")
+
+
+def advice(settings: Settings, stages: Sequence[Stage], plans: Sequence[Plan]) -> list[Finding]:
+    """What is better set otherwise. `settings` are the config's own, `stages` and `plans` what follows from them."""
+    kohya = stages[-1].settings
+    return [
+        *_about_trigger_words(plans),
+        *_about_states(kohya),
+        *_about_latents(stages),
+        *_about_attention(settings.trainer, kohya, plans),
+        *_about_length(kohya, plans),
+        *_about_balance(plans),
+        *_about_seed(settings),
+    ]
+
+
+def _hint(subject: str, found: str, meaning: str) -> Finding:
+    return Finding(subject, found, meaning, WARNING)
+
+
+def _about_trigger_words(plans: Sequence[Plan]) -> Iterator[Finding]:
+    wandering = [
+        character
+        for plan in plans
+        for character in plan.characters
+        for rules in [character.subset.rules]
+        if rules.shuffle_caption and rules.keep_tokens < 1 and not rules.keep_tokens_separator
+    ]
+    if wandering:
+        yield _hint(
+            "shuffle_caption",
+            "true, without keep_tokens",
+            f'stage 1 puts the trigger word ("{wandering[0].trigger}", …) anywhere among the tags, or shows it not at all '
+            "where only the folder's name says it; set keep_tokens = 1.",
+        )
+
+
+def _about_states(kohya: Mapping[str, Any]) -> Iterator[Finding]:
+    is_saved = kohya.get("save_every_n_steps") or kohya.get("save_every_n_epochs") or kohya.get("save_n_epoch_ratio")
+    if not (kohya.get("save_state") and is_saved):
+        yield _hint(
+            "save_state",
+            "off" if not kohya.get("save_state") else "at the end alone",
+            "a stage that is killed or loses power starts over; set save_state = true with save_every_n_steps "
+            "or save_every_n_epochs.",
+        )
+
+
+def _about_latents(stages: Sequence[Stage]) -> Iterator[Finding]:
+    uncached = [
+        str(stage.number)
+        for stage in stages
+        if not stage.settings.get("cache_latents") and not stage.settings.get("cache_latents_to_disk")
+    ]
+    if uncached:
+        yield _hint(
+            "cache_latents",
+            f"off in stage {' and '.join(uncached)}",
+            "the VAE encodes every picture of every batch anew; set cache_latents = true, unless a crop or colour "
+            "augmentation needs the pixels.",
+        )
+
+
+def _about_attention(trainer: str, kohya: Mapping[str, Any], plans: Sequence[Plan]) -> Iterator[Finding]:
+    is_whole = trainer in ("train_network", "sdxl_train_network") and not any(kohya.get(name) for name in _ATTENTIONS)
+    if is_whole and max(math.prod(size) for plan in plans for size in plan.sizes) > _SMALL_PICTURE:
+        yield _hint(
+            "sdpa",
+            "off, as xformers and mem_eff_attn",
+            "attention is held as a whole matrix, which grows with the square of a picture's area; set sdpa = true.",
+        )
+
+
+def _about_length(kohya: Mapping[str, Any], plans: Sequence[Plan]) -> Iterator[Finding]:
+    limit = kohya.get("max_token_length") or _CHUNK
+    longest = max((_longest(plan) for plan in plans), default=0)
+    if longest > limit:
+        yield _hint(
+            "max_token_length",
+            f"{limit}{'' if kohya.get('max_token_length') else ' (not set)'}",
+            f"two characters' captions come to {longest} tokens or more, so both sides lose tags"
+            f"{'; set it to 150 or 225.' if limit < 225 else '; shorten the captions.'}",
+        )
+
+
+def _longest(plan: Plan) -> int:
+    """A lower bound for the tokens of the longest composite caption: nothing is tokenized."""
+    longest = {}
+    for character in plan.characters:
+        longest[character.trigger] = max(character.captions, key=lambda caption: len(_PIECE.findall(caption)))
+    return max(
+        len(_PIECE.findall(render(plan.options.caption, pair, [_tags(longest[trigger], trigger) for trigger in pair])))
+        for pair in permutations(sorted(longest), 2)
+    )
+
+
+def _tags(caption: str, trigger: str) -> list[str]:
+    tags = [tag.strip() for tag in caption.split(",")]
+    return tags[1:] if tags[0] == trigger else tags
+
+
+def _about_balance(plans: Sequence[Plan]) -> Iterator[Finding]:
+    for plan in plans:
+        fewest, most = (choose(plan.characters, key=lambda one: len(one.images)) for choose in (min, max))
+        if len(fewest.images) < _FEW * len(most.images):
+            yield _hint(
+                "characters",
+                f"{fewest.trigger}: {len(fewest.images)} images, {most.trigger}: {len(most.images)}",
+                f"how often a character comes in composites does not depend on its images, so {fewest.trigger}'s are seen "
+                f"far more often each and learnt by heart; add images, or train with fewer of {most.trigger}'s.",
+            )
+
+
+def _about_seed(settings: Settings) -> Iterator[Finding]:
+    if settings.kohya.get("seed") is None:
+        yield _hint(
+            "seed",
+            "not set",
+            "it is made from the settings, so that any change of one draws other composites; set a seed to compare runs.",
+        )
+
+
+def merge_advice(stages: Sequence[Stage], factor: float | None, scales: Mapping[Path, set[float]]) -> list[Finding]:
+    """What to know of `base_weights`. `factor` is what the installed LyCORIS makes of a LoHa of alpha / dim = 1/2 that it
+    merges, `scales` hold each file's alpha / dim."""
+    weakened = {path: min(found) for path, found in scales.items() if found and min(found) < 1}
+    if factor is None or factor > 0.9 or not any(stage.settings.get("base_weights") for stage in stages):
+        return []
+    return [
+        _hint(
+            "base_weights",
+            str(path),
+            f"the installed LyCORIS counts a LoHa's alpha / dim twice where it merges, so this one goes in at {scale:.3g} of "
+            "its strength; merge it into the base model with a tool that counts it once, and leave base_weights out.",
+        )
+        for path, scale in weakened.items()
+    ]

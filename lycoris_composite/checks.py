@@ -1,0 +1,181 @@
+"""Everything that is checked before a run, in one order: the launcher stops at the first refusal, the doctor takes all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from lycoris_composite import checkout, config
+from lycoris_composite.errors import UserError, one_line, raise_first
+from lycoris_composite.inputs import bad_files, datasets_to_join, plans_of, weight_errors
+from lycoris_composite.plan import Plan
+from lycoris_composite.stages import DEFAULT_NAME, Stage, stages_of, without_cuda
+from lycoris_composite.subsets import Dataset, datasets_of
+from lycoris_composite.whole import check_writable
+
+BUILTIN = "builtin"
+Made = TypeVar("Made")
+
+
+class Judge(Protocol):
+    """What is done about a refusal."""
+
+    def attempt(self, action: Callable[[], Made], is_long: bool = False) -> Made | None:
+        """What the action makes. None where it raised UserError, and the judge lets the checks go on. A long action
+        shows its progress."""
+
+    def each(self, errors: Iterable[UserError]) -> None:
+        """Takes refusals that do not hang together."""
+
+
+class FirstRefusal:
+    """The launcher's judge: the first refusal is raised."""
+
+    def attempt(self, action: Callable[[], Made], is_long: bool = False) -> Made:
+        return action()
+
+    def each(self, errors: Iterable[UserError]) -> None:
+        raise_first(errors)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What somebody asked for on the command line, as far as the checks need it."""
+
+    config: Path
+    overrides: Sequence[str] = ()
+    flags: Sequence[str] = ()
+    sd_scripts: str | None = None
+    stage: int | None = None
+    cpu: bool = False
+    skip_bad: bool = False
+
+
+@dataclass
+class Checked:
+    """What the checks made of a config, as far as they came. `singles` are stage 1's datasets, not read from disk, `bad`
+    images that cannot be used, and why."""
+
+    settings: config.Settings | None = None
+    trainer: Any = None
+    stages: list[Stage] = field(default_factory=list)
+    singles: list[Dataset] = field(default_factory=list)
+    plans: list[Plan] = field(default_factory=list)
+    bad: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def skipped(self) -> frozenset[str]:
+        """The images to train without."""
+        return frozenset(self.bad)
+
+    @property
+    def journal_file(self) -> Path:
+        """Where the run writes down what it has finished."""
+        return self._run_file("json")
+
+    @property
+    def lock_file(self) -> Path:
+        """What the run holds while it writes."""
+        return self._run_file("lock")
+
+    def _run_file(self, suffix: str) -> Path:
+        name = self.settings.kohya.get("output_name") or DEFAULT_NAME
+        return self.stages[0].output_dir / f"{name}.run.{suffix}"
+
+
+def check_run(request: Request, judge: Judge, say: Callable[[str], None], show_progress: bool = True) -> Checked:
+    """Checks a config in the order of what it costs, from its text to its weights. Nothing is written."""
+    go_offline()
+    done = Checked(judge.attempt(partial(config.load, request.config, request.overrides)))
+    if done.settings is None:
+        return done
+    _check_settings(done, request, judge, say)
+    done.stages = judge.attempt(lambda: stages_of(done.settings, request.stage)) or []
+    if done.trainer is not None:
+        for stage in done.stages:
+            judge.each(done.trainer.stage_errors(stage, str(request.config)))
+    if done.stages:
+        _check_machine(done, request, judge)
+        _check_data(done, request, judge, say, show_progress)
+        judge.each(weight_errors(done.stages))
+        judge.attempt(lambda: check_writable(done.lock_file))
+    return done
+
+
+def go_offline() -> None:
+    """Keeps the libraries from fetching anything: training does not, so what is missing has to be seen."""
+    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):  # before the libraries that read them are imported
+        os.environ.setdefault(variable, "1")
+
+
+def _check_settings(done: Checked, request: Request, judge: Judge, say: Callable[[str], None]) -> None:
+    settings = done.settings
+    done.trainer = trainer = judge.attempt(lambda: trainer_of(settings.trainer, request.sd_scripts))
+    if trainer is not None:
+        flags = judge.attempt(lambda: trainer.given_flags(request.flags)) or {}
+        settings = replace(settings, kohya={**settings.kohya, **without_set(flags, request.overrides)})
+        judge.each(trainer.option_errors(settings.stage2, f"{request.config}, [composite.stage2]"))
+    done.settings = _on_cpu(settings, say) if request.cpu else settings
+
+
+def _check_machine(done: Checked, request: Request, judge: Judge) -> None:
+    if done.trainer is None:
+        return  # torch may be what is missing
+    from lycoris_composite.trainers.machine import machine_errors
+
+    for stage in done.stages:
+        judge.each(machine_errors(stage.settings, str(request.config)))
+
+
+def _check_data(done: Checked, request: Request, judge: Judge, say: Callable[[str], None], show_progress: bool) -> None:
+    for stage in done.stages:
+        if stage.composite is None:
+            done.singles = judge.attempt(partial(datasets_of, stage.settings, "natural")) or []
+    datasets = judge.attempt(lambda: datasets_to_join(done.settings))
+    bad = judge.attempt(lambda: bad_files(datasets, show_progress), is_long=True) if datasets is not None else None
+    if bad is not None:
+        done.bad = bad
+        judge.attempt(lambda: _check_bad(bad, request.skip_bad, say))
+        done.plans = judge.attempt(lambda: plans_of(done.settings, datasets, done.skipped)) or []
+
+
+def _check_bad(bad: Mapping[str, str], is_allowed: bool, say: Callable[[str], None]) -> None:
+    """Says each bad file. Raises UserError where the user does not want to train without them."""
+    for reason in bad.values():
+        say(f"{'left out' if is_allowed else 'bad file'}: {reason}")
+    if bad and not is_allowed:
+        raise UserError(f"{len(bad)} file(s) cannot be used (named above); mend or remove them, or give --skip_bad.")
+
+
+def trainer_of(name: str, sd_scripts: str | None) -> Any:
+    """What trains a stage. Imported only now: torch and upstream take seconds, and a mistake in the config should not
+    cost them."""
+    if name != BUILTIN:
+        folder = checkout.find(sd_scripts)
+        from lycoris_composite.trainers.kohya import Upstream
+
+        return Upstream(folder, name)
+    try:
+        from lycoris_composite.trainers.builtin import Builtin
+    except Exception as error:  # packages that do not fit each other raise anything
+        raise UserError(f'trainer = "{BUILTIN}": {one_line(error)}; run `pip install "lycoris-composite[builtin]"`.') from error
+    return Builtin()
+
+
+def without_set(given: dict, overrides: Sequence[str]) -> dict:
+    """The flags but for those that `--set` sets too: it is there for what flags cannot reach, so it wins."""
+    keys = {override.partition("=")[0].strip() for override in overrides}
+    keys = {key.rpartition(".")[2] for key in keys if not key.startswith("composite.")}
+    return {key: value for key, value in given.items() if key not in keys}
+
+
+def _on_cpu(settings: config.Settings, say: Callable[[str], None]) -> config.Settings:
+    os.environ["ACCELERATE_USE_CPU"] = "true"
+    kohya, lines = without_cuda(settings.kohya)
+    for line in lines:
+        say(f"--cpu: {line}")
+    return replace(settings, kohya=kohya, stage2=without_cuda(settings.stage2)[0])

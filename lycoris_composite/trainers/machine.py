@@ -1,0 +1,193 @@
+"""What this machine's torch and its companions can do. Asked of the packages themselves, imported only here and only
+when asked: any of them may be missing, broken, or talkative."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import logging
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from lycoris_composite.errors import UserError, one_line
+from lycoris_composite.needs import Network, Shapes
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU, its free and whole memory in bytes."""
+
+    name: str
+    free: int
+    total: int
+
+
+@contextmanager
+def kept_quiet() -> Iterator[None]:
+    """What is printed, logged or warned meanwhile is lost."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def installed(package: str) -> str | None:
+    """A package's version, or None where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def why_not_importable(module: str) -> str | None:
+    """Imports a module; the reason where that fails, in one line."""
+    try:
+        with kept_quiet():
+            importlib.import_module(module)
+    except (Exception, SystemExit) as error:  # libraries that are missing for a package raise anything
+        return one_line(error)
+    return None
+
+
+def has_gpu() -> bool:
+    """Whether training will find a GPU, as accelerate decides it. Other chips than CUDA's are left to accelerate."""
+    import torch
+
+    if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes"):
+        return False
+    others = getattr(torch, "accelerator", None)  # since torch 2.6
+    return torch.cuda.is_available() or (others is not None and others.is_available())
+
+
+def cuda_build() -> str:
+    """What torch was built for."""
+    import torch
+
+    if torch.version.cuda:
+        return f"built for CUDA {torch.version.cuda}"
+    return f"built for ROCm {torch.version.hip}" if torch.version.hip else "built for the CPU"
+
+
+def gpus() -> list[Gpu]:
+    """The GPUs of CUDA (or ROCm)."""
+    import torch
+
+    found = []
+    for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        free, total = torch.cuda.mem_get_info(number)
+        found.append(Gpu(torch.cuda.get_device_name(number), free, total))
+    return found
+
+
+def machine_errors(settings: Mapping[str, Any], where: str) -> Iterator[UserError]:
+    """One for each setting that this machine cannot train with. Upstream stops at these too, some minutes later."""
+    if settings.get("xformers"):
+        reason = why_not_importable("xformers.ops")
+        if reason:
+            yield UserError(f"{where} xformers: cannot be imported ({reason}); install it, or set sdpa = true in its place.")
+        elif not has_gpu():
+            yield UserError(f"{where} xformers: needs CUDA, and torch finds none here; give --cpu, or set sdpa = true instead.")
+    if settings.get("mixed_precision") == "fp16" and not has_gpu():
+        yield UserError(f'{where} mixed_precision: "fp16" needs a GPU, and torch finds none here; give --cpu, or set "no".')
+    optimizer = str(settings.get("optimizer_type") or "")
+    if settings.get("use_8bit_adam") or re.search("^paged|8bit$", optimizer, re.IGNORECASE):
+        reason = why_not_importable("bitsandbytes")
+        if reason:
+            yield UserError(
+                f"{where} optimizer_type: {optimizer or 'use_8bit_adam'} needs bitsandbytes, which cannot be imported "
+                f"({reason}); install it, or choose AdamW."
+            )
+
+
+def loha_merge_factor() -> float | None:
+    """By how much the installed LyCORIS multiplies a LoHa of alpha / dim = 1/2 that it merges, beyond what training saw
+    of it: 1 where it is right, 1/2 where the scale counts twice. None where it cannot be told."""
+    try:
+        import torch
+        from lycoris.modules.loha import LohaModule
+
+        with torch.no_grad():
+            layer = torch.nn.Linear(1, 1, bias=False)
+            layer.weight.zero_()
+            module = LohaModule("probe", layer, 1.0, lora_dim=2, alpha=1)
+            for parameter in module.parameters():
+                parameter.fill_(1)
+            seen = float(module.get_weight(layer.weight.shape))
+            module.merge_to(1.0)
+            return float(layer.weight) / seen
+    except Exception:  # another version's LoHa, with other names
+        return None
+
+
+def loha_scales(path: Path) -> set[float]:
+    """Every alpha / dim of the LoHa modules in a .safetensors file; empty where it holds none."""
+    from safetensors import safe_open
+
+    found = set()
+    with safe_open(path, "pt") as file:
+        names = set(file.keys())
+        for name in (one.removesuffix(".hada_w1_b") for one in names if one.endswith(".hada_w1_b")):
+            dim = file.get_slice(f"{name}.hada_w1_b").get_shape()[0]
+            alpha = float(file.get_tensor(f"{name}.alpha")) if f"{name}.alpha" in names else dim
+            found.add(round(alpha / dim, 6))
+    return found
+
+
+def pickled_shapes(path: Path) -> Shapes:
+    """Shapes of a checkpoint's tensors, by name. Only its index is read, as weights only."""
+    import torch
+
+    content = torch.load(path, map_location="meta", mmap=True, weights_only=True)
+    weights = content.get("state_dict", content)
+    return {name: tuple(value.shape) for name, value in weights.items() if isinstance(value, torch.Tensor)}
+
+
+def network_of(unet: Shapes, text: Shapes, settings: Mapping[str, Any]) -> Network:
+    """What LyCORIS makes for a model whose weights have these shapes, by name. It is asked itself, on a skeleton of the
+    model that holds no values. Layers outside the U-Net's and text encoder's blocks are left out."""
+    from lycoris.kohya import create_network
+
+    arguments = dict(str(one).split("=", 1) for one in settings.get("network_args") or [])
+    own_unet = not settings.get("network_train_text_encoder_only")
+    own_text = not settings.get("network_train_unet_only")
+    with kept_quiet():
+        parts = (
+            _skeleton(text if own_text else {}, "CLIPMLP"),
+            _skeleton(unet if own_unet else {}, "Transformer2DModel"),
+        )
+        alpha = settings.get("network_alpha") or 1
+        network = create_network(1.0, settings.get("network_dim"), alpha, None, *parts, **arguments)
+    modules = [*network.unet_loras, *network.text_encoder_loras]
+    tensors = [tensor for module in modules for tensor in module.state_dict().values()]
+    adapted = sum(module.org_module[0].weight.numel() for module in modules)
+    return Network(sum(tensor.numel() for tensor in tensors), len(tensors), adapted)
+
+
+def _skeleton(shapes: Shapes, block: str) -> Any:
+    """A module with one block of the class that LyCORIS looks for, and in it a layer for each weight."""
+    import torch
+
+    inside = type(block, (torch.nn.Module,), {})()
+    with torch.device("meta"):
+        for name, shape in shapes.items():
+            if len(shape) == 2:
+                layer: torch.nn.Module = torch.nn.Linear(shape[1], shape[0], bias=False)
+            elif len(shape) == 4:
+                layer = torch.nn.Conv2d(shape[1], shape[0], shape[2:], bias=False)
+            else:
+                continue
+            inside.add_module(name.replace(".", "_"), layer)
+    root = torch.nn.Module()
+    root.add_module("block", inside)
+    return root

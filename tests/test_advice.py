@@ -1,0 +1,74 @@
+"""Each piece of advice is given where it helps, and not where it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lycoris_composite.advice import advice, merge_advice
+from lycoris_composite.findings import Finding
+from lycoris_composite.stages import stages_of
+from tests.helpers import character, kohya_settings, plan
+
+GOOD = {"cache_latents": True, "save_state": True, "save_every_n_epochs": 1, "sdpa": True, "seed": 1}
+
+
+def given(tmp_path: Path, *characters, **kohya) -> dict[str, Finding]:
+    settings = kohya_settings(tmp_path, **{**GOOD, **kohya})
+    return {one.subject: one for one in advice(settings, stages_of(settings), [plan(characters)])}
+
+
+def test_a_good_config_is_left_alone(tmp_path):
+    assert given(tmp_path, character("rin", shuffle_caption=True), character("mio")) == {}
+
+
+@pytest.mark.parametrize(
+    ("kohya", "subject", "words"),
+    [
+        ({"save_state": None}, "save_state", "starts over"),
+        ({"save_every_n_epochs": None}, "save_state", "starts over"),
+        ({"cache_latents": False}, "cache_latents", "every picture of every batch"),
+        ({"sdpa": None}, "sdpa", "square of a picture's area"),
+        ({"seed": None}, "seed", "any change of one draws other composites"),
+    ],
+)
+def test_settings_that_hurt(tmp_path, kohya, subject, words):
+    found = given(tmp_path, character("rin"), character("mio"), **kohya)
+    assert list(found) == [subject]
+    assert words in found[subject].meaning
+
+
+def test_a_trigger_word_that_wanders(tmp_path):
+    from dataclasses import replace
+
+    one = character("rin", shuffle_caption=True)
+    loose = replace(one, subset=replace(one.subset, rules=replace(one.subset.rules, keep_tokens=0)))
+    found = given(tmp_path, loose, character("mio"))
+    assert list(found) == ["shuffle_caption"]
+    assert '"rin"' in found["shuffle_caption"].meaning
+
+
+def test_a_character_with_far_fewer_images(tmp_path):
+    many = [(96, 96)] * 10
+    assert given(tmp_path, character("rin", many), character("mio", many[:4])) == {}
+    found = given(tmp_path, character("rin", many), character("mio", many[:3]))
+    assert found["characters"].found == "mio: 3 images, rin: 10"
+
+
+def test_captions_that_are_cut(tmp_path):
+    tags = ", ".join(f"tag{'x' * number}" for number in range(30))
+    long = character("rin", tags=tags), character("mio", tags=tags)
+    assert "max_token_length" in given(tmp_path, *long)
+    assert "max_token_length" not in given(tmp_path, *long, max_token_length=225)
+
+
+@pytest.mark.parametrize(
+    ("factor", "scale", "warned"), [(0.5, 0.125, True), (1.0, 0.125, False), (0.5, 1.0, False), (None, 0.1, False)]
+)
+def test_base_weights_that_lycoris_merges_too_weakly(tmp_path, factor, scale, warned):
+    stages = stages_of(kohya_settings(tmp_path, base_weights=["old.safetensors"]))
+    found = merge_advice(stages, factor, {Path("old.safetensors"): {scale}})
+    assert bool(found) == warned
+    if warned:
+        assert "0.125 of its strength" in found[0].meaning

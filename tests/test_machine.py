@@ -1,0 +1,103 @@
+"""Packages that are missing, broken or talkative; what LyCORIS makes of a model's shapes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("lycoris", reason="needs LyCORIS")
+import torch
+from safetensors.torch import save_file
+
+from lycoris_composite.trainers import machine
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Puts a package of this name and code on the import path."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def make(name: str, code: str) -> None:
+        for module in [one for one in sys.modules if one.split(".")[0] == name]:
+            monkeypatch.delitem(sys.modules, module)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("")
+        (tmp_path / name / "ops.py").write_text(code)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("print('hello')", None),
+        ("import nowhere_at_all", "No module named 'nowhere_at_all'"),
+        ("raise RuntimeError('one\\nand two')", "one"),
+        ("import sys; sys.exit('gone')", "gone"),
+        ("raise ValueError", "ValueError"),
+    ],
+)
+def test_whatever_an_import_does_is_one_line(package, capfd, code, reason):
+    package("noisy_package", f"import logging, warnings; warnings.warn('w'); logging.error('e'); {code}")
+    assert machine.why_not_importable("noisy_package.ops") == reason
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"xformers": True}, "c.toml xformers: cannot be imported (broken); install it, or set sdpa = true in its place."),
+        ({"optimizer_type": "AdamW8bit"}, "c.toml optimizer_type: AdamW8bit needs bitsandbytes, which cannot be imported ("),
+        ({"use_8bit_adam": True}, "c.toml optimizer_type: use_8bit_adam needs bitsandbytes, which cannot be imported ("),
+        ({"mixed_precision": "fp16"}, 'c.toml mixed_precision: "fp16" needs a GPU, and torch finds none here; give --cpu'),
+    ],
+)
+def test_what_this_machine_cannot_train_with(package, monkeypatch, settings, sentence):
+    package("xformers", "raise OSError('broken')")
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    [error] = machine.machine_errors(settings, "c.toml")
+    assert str(error).startswith(sentence)
+
+
+def test_xformers_without_a_gpu(package, monkeypatch):
+    package("xformers", "")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    [error] = machine.machine_errors({"xformers": True}, "c.toml")
+    assert "needs CUDA" in str(error)
+
+
+def test_what_it_can_train_with(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    assert list(machine.machine_errors({"sdpa": True, "mixed_precision": "bf16", "optimizer_type": "AdamW"}, "c.toml")) == []
+
+
+def test_how_a_loha_is_merged_is_tried_out():
+    """LyCORIS 4.1.3 takes alpha / dim = 1/2 twice. A version that mends it gives 1."""
+    assert machine.loha_merge_factor() in (0.5, 1.0)
+
+
+def test_the_scales_of_a_saved_loha(tmp_path: Path):
+    names = {"lora_unet_a.hada_w1_b": torch.zeros(8, 4), "lora_unet_a.alpha": torch.tensor(1, dtype=torch.bfloat16)}
+    names |= {"lora_unet_b.hada_w1_b": torch.zeros(4, 4), "lora_unet_b.alpha": torch.tensor(4.0)}
+    save_file(names, tmp_path / "loha.safetensors")
+    assert machine.loha_scales(tmp_path / "loha.safetensors") == {0.125, 1.0}
+
+
+def test_a_checkpoints_shapes_are_read_without_its_values(tmp_path: Path):
+    torch.save({"state_dict": {"a": torch.zeros(3, 5)}, "epoch": 4}, tmp_path / "m.ckpt")
+    assert machine.pickled_shapes(tmp_path / "m.ckpt") == {"a": (3, 5)}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parameters"),
+    [
+        (["algo=loha", "conv_dim=0"], 2 * 4 * (8 + 16) + 1),
+        (["algo=lora", "conv_dim=2"], 4 * (8 + 16) + 1 + 2 * (6 + 4 * 9) + 1),
+    ],
+)
+def test_lycoris_says_how_large_its_network_is(arguments, parameters):
+    shapes = {"a.weight": (8, 16), "conv.weight": (6, 4, 3, 3)}
+    assert machine.network_of(shapes, {}, {"network_dim": 4, "network_args": arguments}).parameters == parameters
