@@ -2,6 +2,7 @@
 
 Both stages are trained for a few steps, in a process of their own each: a tiny model of the tests, the miniature, and the
 tiny model with pictures so large that a batch outweighs Python and torch; with the embedded trainer and with sd-scripts.
+The last cases, wider U-Nets, took no part in choosing the estimate's factors. `--full` has one of SD 1.5's width (16 GB).
 What estimate and measurement share, Python with its libraries, is also taken off: `without libraries` is the rest.
 """
 
@@ -49,6 +50,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = bench.parser(__doc__)
     bench.add_checkout(parser)
+    parser.add_argument("--full", action="store_true", help="only a model of SD 1.5's width")
     parser.add_argument("--only", choices=("builtin", "train_network"), help="one trainer (default: both)")
     parser.add_argument("--work", type=Path, metavar="DIR", help="keep the files here (default: a temporary folder)")
     return parser.parse_args()
@@ -66,8 +68,17 @@ def _cases(work: Path, args: argparse.Namespace) -> list[Case]:
     largest = {**tiny_config, **BATCHES, "train_batch_size": 8, "resolution": "512,512"}
     mini = {**_settings(base, base, draw_data(work / "mini")), "network_args": ["conv_dim=4", "conv_alpha=1", "algo=loha"]}
     mini |= {"network_dim": 8, "train_batch_size": 4, "resolution": "64,64"}
+    wide = {
+        **tiny_config,
+        **BATCHES,
+        "pretrained_model_name_or_path": str(_wide_model(work / "wide", 320 if args.full else 64)),
+    }
     found = []
     for trainer in [args.only] if args.only else ["builtin", "train_network"]:
+        if args.full:
+            full = {"train_batch_size": 1, "resolution": "256,256", "save_every_n_steps": 4}
+            found.append(Case("SD 1.5's width, 1 of 256x256", trainer, {**wide, **full}))
+            continue
         found += [
             Case("tiny", trainer, tiny_config),
             Case("miniature", trainer, mini, {"train_batch_size": 16, "resolution": "96,96"}),
@@ -75,15 +86,21 @@ def _cases(work: Path, args: argparse.Namespace) -> list[Case]:
             Case("tiny, 8 of 512x512", trainer, largest),
         ]
         if trainer != "builtin":
-            checkpointed = {
-                **tiny_config,
-                **BATCHES,
-                "train_batch_size": 8,
-                "resolution": "512,512",
-                "gradient_checkpointing": True,
-            }
-            found.append(Case("… gradient_checkpointing", trainer, checkpointed))
+            found.append(Case("… gradient_checkpointing", trainer, {**largest, "gradient_checkpointing": True}))
+        convolutions = {**wide, "network_args": ["conv_dim=4", "algo=lora"], "network_dim": 16, "resolution": "320,320"}
+        found.append(Case("twice as wide, 6 of 320x320", trainer, {**convolutions, "train_batch_size": 6}))
     return found
+
+
+def _wide_model(folder: Path, channels: int) -> Path:
+    """The tiny model with a wider U-Net."""
+    import tiny
+
+    narrow, tiny.UNET_CHANNELS = tiny.UNET_CHANNELS, (channels, 2 * channels, 4 * channels, 4 * channels)
+    try:
+        return tiny.make_model(folder)
+    finally:
+        tiny.UNET_CHANNELS = narrow
 
 
 def _settings(model: Path, tokens: Path, data: Path) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def _about_latents(stages: Sequence[Stage]) -> Iterator[Finding]:
 
 def _about_attention(trainer: str, kohya: Mapping[str, Any], plans: Sequence[Plan]) -> Iterator[Finding]:
     is_whole = trainer in ("train_network", "sdxl_train_network") and not any(kohya.get(name) for name in _ATTENTIONS)
-    if is_whole and max(math.prod(size) for plan in plans for size in plan.sizes) > _SMALL_PICTURE:
+    if is_whole and max((math.prod(size) for plan in plans for size in plan.sizes), default=0) > _SMALL_PICTURE:
         yield _hint(
             "sdpa",
             "off, as xformers and mem_eff_attn",

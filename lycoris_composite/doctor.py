@@ -242,7 +242,7 @@ def estimates(config: Path, sd_scripts_folder: str | None = None) -> tuple[int, 
 
 
 def _advice_rows(checked: Checked) -> list[Finding]:
-    if not checked.plans:
+    if not checked.stages:
         return []
     given = [Path(name) for stage in checked.stages for key, name in stage.weight_files if key == "base_weights"]
     scales = {}

@@ -27,6 +27,7 @@ _HALF = ("fp16", "bf16")
 _LATENT_FACTOR = 8  # pixels of one latent cell, along each side
 _WIDE_LATENTS = re.compile("flux|sd3|lumina|anima|hunyuan")  # trainers whose latents have 16 channels and not 4
 _PER_TENSOR, _PER_FILE = 160, 12_000  # bytes of a .safetensors file that are no values: its header and metadata
+_PER_TENSOR_OF_STATE = 700  # of a state: beside its header, the optimizer's names and counters
 _PER_STATE = 60_000  # bytes of a state that are neither weights nor the optimizer's
 # Values that the optimizer keeps of each it trains, times their bytes.
 _OPTIMIZER_BYTES = {
@@ -39,13 +40,14 @@ _OPTIMIZER_BYTES = {
     "adafactor": 1,
 }
 _ADAMW_BYTES = 8
-# Values kept for the backward pass, of each latent cell and each channel of the U-Net's first block: counted with
-# torch's saved_tensors_hooks on diffusers' U-Nets of 32 and 64 channels, with LoHa and LoRA alike.
-_KEPT_SD, _KEPT_SDXL = 380, 750
-_KEPT_CHECKPOINTED = 1 / 4  # with gradient_checkpointing
-_VAE_KEPT = 5  # pictures of the VAE's first width that it holds at once while it encodes
+# Values held at a step's peak, of each latent cell and each channel of the U-Net's first block. What is kept for the
+# backward pass was counted with torch's saved_tensors_hooks on diffusers' U-Nets of 32 and 64 channels, LoHa and LoRA
+# alike: 380 for SD 1.x and 750 for SDXL. The peak of a measured step of SD 1.x is 1.4 times that; SDXL's is taken to be.
+_HELD_SD, _HELD_SDXL = 540, 1050
+_HELD_CHECKPOINTED = 0.36  # with gradient_checkpointing
+_VAE_HELD = 5  # pictures of the VAE's first width that it holds at once while it encodes
 # Python with all that a run imports, in bytes: measured on Linux, without CUDA.
-LIBRARIES = {"builtin": 900_000_000, "sd-scripts": 1_050_000_000}
+LIBRARIES = {"builtin": 950_000_000, "sd-scripts": 1_030_000_000}
 
 
 @dataclass(frozen=True)
@@ -197,7 +199,7 @@ def file_bytes(stage: Stage, network: Network) -> int:
 
 def state_bytes(stage: Stage, network: Network) -> int:
     """One state: the network and the optimizer's values."""
-    return network.parameters * (4 + _optimizer_bytes(stage.settings)) + network.tensors * _PER_TENSOR + _PER_STATE
+    return network.parameters * (4 + _optimizer_bytes(stage.settings)) + network.tensors * _PER_TENSOR_OF_STATE + _PER_STATE
 
 
 def _optimizer_bytes(settings: Mapping[str, Any]) -> int:
@@ -244,8 +246,8 @@ def memory_bytes(stage: Stage, model: Model, network: Network, work: Work) -> di
     settings = stage.settings
     each = 2 if settings.get("mixed_precision") in _HALF else 4
     cells = math.prod(work.largest) // _LATENT_FACTOR**2 * work.batch_size
-    kept = (_KEPT_SDXL if model.is_xl else _KEPT_SD) * model.channels * cells * each
-    kept = int(kept * _KEPT_CHECKPOINTED) if settings.get("gradient_checkpointing") else kept
+    held = (_HELD_SDXL if model.is_xl else _HELD_SD) * model.channels * cells * each
+    held = int(held * _HELD_CHECKPOINTED) if settings.get("gradient_checkpointing") else held
     trained = network.parameters * (8 + _optimizer_bytes(settings)) + network.adapted * each
-    vae = model.vae.get("encoder.conv_in.weight", (128,))[0] * math.prod(work.largest) * each * _VAE_KEPT
-    return {"model": model.values * each, "network": trained, "a batch": max(kept, vae - trained)}
+    vae = model.vae.get("encoder.conv_in.weight", (128,))[0] * math.prod(work.largest) * each * _VAE_HELD
+    return {"model": model.values * each, "network": trained, "a batch": max(held, vae - trained)}

@@ -40,7 +40,8 @@ def package(tmp_path, monkeypatch):
     ],
 )
 def test_whatever_an_import_does_is_one_line(package, capfd, code, reason):
-    package("noisy_package", f"import logging, warnings; warnings.warn('w'); logging.error('e'); {code}")
+    own_log = "log = logging.getLogger('noisy'); log.addHandler(logging.StreamHandler(sys.__stderr__)); log.error('e')"
+    package("noisy_package", f"import logging, sys, warnings; warnings.warn('w'); {own_log}; {code}")
     assert machine.why_not_importable("noisy_package.ops") == reason
     assert capfd.readouterr() == ("", "")
 
