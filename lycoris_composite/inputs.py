@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError, safe_open
 
 from lycoris_composite.characters import Subset, caption_file, image_paths, why_unusable
@@ -18,6 +16,7 @@ from lycoris_composite.config import Settings, read_toml
 from lycoris_composite.errors import UserError
 from lycoris_composite.journal import digest
 from lycoris_composite.plan import Plan
+from lycoris_composite.progress import in_parallel
 from lycoris_composite.stages import Stage, overridden_datasets, stages_of
 from lycoris_composite.subsets import Dataset, check_tables, datasets_of, plan_of
 
@@ -39,7 +38,7 @@ def bad_files(datasets: Iterable[Dataset], show_progress: bool) -> dict[str, str
     """Every image that cannot be used, itself or for its caption, and why. Reads all of them, in parallel."""
     subsets: dict[str, Subset] = {subset.folder: subset for dataset in datasets for subset in dataset.subsets}
     files = [(path, subset) for subset in subsets.values() for path in image_paths(subset)]
-    reasons = _in_parallel(lambda file: why_unusable(*file), files, "checking images" if show_progress else None)
+    reasons = in_parallel(lambda file: why_unusable(*file), files, "checking images" if show_progress else None)
     return {os.path.normpath(path): reason for (path, _), reason in zip(files, reasons, strict=True) if reason}
 
 
@@ -102,7 +101,7 @@ def input_digests(stages: Sequence[Stage], plans: Sequence[Plan], show_progress:
         data |= {Path(path) for path in captions if path} | {Path(image.path) for image in character.images}
     inputs = {stage.number: data.union(*(_files_of(Path(name)) for _, name in stage.weight_files)) for stage in stages}
     ordered = sorted(set().union(*inputs.values()))
-    found = dict(zip(ordered, _in_parallel(digest, ordered, "reading inputs" if show_progress else None), strict=True))
+    found = dict(zip(ordered, in_parallel(digest, ordered, "reading inputs" if show_progress else None), strict=True))
     return {number: {str(path): found[path] for path in sorted(paths)} for number, paths in inputs.items()}
 
 
@@ -118,14 +117,3 @@ def duplicates(digests: Mapping[str, str], plans: Sequence[Plan]) -> list[str]:
 
 def _shortened(lines: list[str]) -> list[str]:
     return lines if len(lines) <= _MOST_SHOWN else [*lines[:_MOST_SHOWN], f"and {len(lines) - _MOST_SHOWN:,} more"]
-
-
-def _in_parallel(work: Callable, items: Sequence, description: str | None) -> list:
-    """`work` of each item, in order, with a progress bar where there is a description."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    pool = ThreadPoolExecutor()
-    try:
-        with Progress(*columns, disable=description is None) as progress:
-            return list(progress.track(pool.map(work, items), total=len(items), description=description or ""))
-    finally:
-        pool.shutdown(cancel_futures=True)  # whoever stops the run does not wait for a hundred thousand files
