@@ -17,24 +17,24 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_MOST_POINTS = 800  # of a line; more than the pixels it is drawn with
 _DPI = 100
 _POINTS_PER_PIXEL = 72 / _DPI
 
 
 @dataclass(frozen=True)
-class Colours:
-    """As matplotlib takes them. `stages` are one after another."""
+class Look:
+    """Colours as matplotlib takes them, `stages` one after another; and how high `text` is, in pixels."""
 
     ink: str
     line: str
     stages: tuple[str, ...]
+    text: int
 
 
 # Stand-ins: matplotlib wants numbers, and a page gives its own colours by name.
 _NAMED = {"#010101": "currentColor", "#020202": "var(--line)", "#030303": "var(--right)", "#040404": "var(--left)"}
-_OF_PAGE = Colours("#010101", "#020202", ("#030303", "#040404"))
-_OF_SHEET = Colours("#1c1e22", "#d9dce2", ("#17559f", "#a8321a"))
+_OF_PAGE = Look("#010101", "#020202", ("#030303", "#040404"), 13)
+_OF_SHEET = Look("#1c1e22", "#d9dce2", ("#17559f", "#a8321a"), 17)
 
 
 def svg(curves: Sequence[tuple[str, Curve]], size: tuple[int, int]) -> str:
@@ -67,47 +67,47 @@ def picture(curves: Sequence[tuple[str, Curve]], size: tuple[int, int]) -> Image
         return drawn.convert("RGB")
 
 
-def _figure(curves: Sequence[tuple[str, Curve]], size: tuple[int, int], colours: Colours) -> Figure:
+def _figure(curves: Sequence[tuple[str, Curve]], size: tuple[int, int], look: Look) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(size[0] / _DPI, size[1] / _DPI), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
     begun = 0
-    for (name, curve), colour in zip(curves, colours.stages, strict=False):
+    for (name, curve), colour in zip(curves, look.stages, strict=False):
         if begun:
-            axes.axvline(begun, color=colours.line, linewidth=1)
-        shown = _thinned(curve)
+            axes.axvline(begun, color=look.line, linewidth=1)
+        shown = _thinned(curve, size[0] // 2)
         steps = shown.steps + begun
         axes.plot(steps, shown.raw, color=colour, alpha=0.3, linewidth=0.8)
         axes.plot(steps, shown.average, color=colour, linewidth=1.8, label=name, marker="." if len(steps) == 1 else None)
         begun += int(curve.steps[-1])
-    _dress(axes, colours, size)
+    _dress(axes, look, size)
     lowest, highest = _range([curve for _, curve in curves])
     axes.set_ylim(lowest, highest)
     return figure
 
 
-def _dress(axes: Axes, colours: Colours, size: tuple[int, int]) -> None:
+def _dress(axes: Axes, look: Look, size: tuple[int, int]) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    text = 13 * _POINTS_PER_PIXEL
-    axes.set_xlabel("step", color=colours.ink, fontsize=text)
-    axes.set_ylabel("loss", color=colours.ink, fontsize=text)
-    axes.xaxis.set_major_locator(MaxNLocator(max(3, size[0] // 120), integer=True))
+    text = look.text * _POINTS_PER_PIXEL
+    axes.set_xlabel("step", color=look.ink, fontsize=text)
+    axes.set_ylabel("loss", color=look.ink, fontsize=text)
+    axes.xaxis.set_major_locator(MaxNLocator(size[0] // (6 * look.text), integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.tick_params(colors=colours.ink, labelsize=text, length=0)
-    axes.grid(axis="y", color=colours.line, linewidth=0.8)
+    axes.tick_params(colors=look.ink, labelsize=text, length=0)
+    axes.grid(axis="y", color=look.line, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.margins(x=0.01)
     axes.spines[:].set_visible(False)
-    axes.legend(loc="upper right", frameon=False, labelcolor=colours.ink, fontsize=text, ncols=2)
+    axes.legend(loc="upper right", frameon=False, labelcolor=look.ink, fontsize=text, ncols=2)
 
 
-def _thinned(curve: Curve) -> Curve:
-    """The curve with at most _MOST_POINTS points, the last one among them."""
+def _thinned(curve: Curve, most: int) -> Curve:
+    """The curve with at most so many points, the last one among them."""
     count = len(curve.steps)
-    kept = np.unique(np.linspace(0, count - 1, min(count, _MOST_POINTS)).astype(int))
+    kept = np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
     return Curve(curve.steps[kept], curve.raw[kept], curve.average[kept])
 
 

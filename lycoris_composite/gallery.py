@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from pathlib import Path
 from urllib.parse import quote
@@ -23,20 +23,23 @@ _TALLEST, _LOWEST = 384, 128  # pixels of a picture in the page
 _PAGE_PIXELS = 20_000_000  # of all its pictures: about five megabytes
 _CHARTS = {"wide": (1200, 280), "narrow": (420, 280)}
 _SHEET_COLUMNS, _SHEET_ROWS = 12, 40
-_CELL, _PROMPT, _GAP, _MARGIN = 160, 280, 8, 24  # pixels of the sheet: a picture's height, the prompts' width
+_CELL, _PROMPT, _GAP, _MARGIN = 160, 340, 8, 24  # pixels of the sheet: a picture's height, the prompts' width
+_TEXT, _HEAD = 17, 58
 
 Place = tuple[int, int]  # (row, column)
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture in its place. `uri` holds it for the page, `small` for the sheet. An older one than a picture before it
-    in training `is_earlier`: it is left from a run that was begun again."""
+    """A picture in its place, of `size` (width, height). `uri` holds it for the page, where it `is_reduced` if that saves
+    much; `small` for the sheet. One that is older than a picture before it in training `is_earlier`: it is left from a
+    run that was begun again."""
 
     sample: Sample
     uri: str
     size: tuple[int, int]
     small: Image.Image
+    is_reduced: bool = False
     is_earlier: bool = False
 
 
@@ -47,7 +50,7 @@ def write_gallery(
     chosen or left out. Raises UserError where there are no samples."""
     grid, said = read_grid(output_dir, name)
     curves, why_not = read_curves(grid.stages, output_dir, logs, show_progress)
-    named = [(grid.stages[index].title, curve) for index, curve in curves.items()]
+    named = [(grid.stages[index].title.partition(":")[0], curve) for index, curve in curves.items()]
     shown = _pictures(grid, show_progress)
     page, sheet = (output_dir / f"{grid.name}-gallery.{suffix}" for suffix in ("html", "png"))
     write_whole(page, _page(grid, shown, named, why_not))
@@ -92,8 +95,9 @@ def _load(candidates: Sequence[Sample], height: int) -> Shown | None:
             picture = Image.fromarray(read_image(sample.path))
         except UserError:  # training may be writing it at this moment
             continue
-        thumb = sheets.scaled(picture, height) if picture.height > height else picture
-        return Shown(sample, pages.data_uri(thumb), picture.size, sheets.scaled(thumb, _CELL))
+        is_reduced = picture.height > height
+        thumb = sheets.scaled(picture, height) if is_reduced else picture
+        return Shown(sample, pages.data_uri(thumb), picture.size, sheets.scaled(thumb, _CELL), is_reduced)
     return None
 
 
@@ -102,7 +106,7 @@ def _dated(place: Place, shown: Mapping[Place, Shown]) -> Shown:
     picture, (row, column) = shown[place], place
     before = (shown[row, one].sample.time for one in range(column) if (row, one) in shown)
     is_earlier = any(time > picture.sample.time for time in before)
-    return Shown(picture.sample, picture.uri, picture.size, picture.small, is_earlier)
+    return replace(picture, is_earlier=is_earlier)
 
 
 # --- the page ----------------------------------------------------------------------------------------------------
@@ -142,6 +146,7 @@ def _cell(picture: Shown | None) -> dict | None:
         "width": picture.size[0],
         "height": picture.size[1],
         "file": f"sample/{quote(picture.sample.path.name)}",
+        "is_reduced": picture.is_reduced,
         "is_earlier": picture.is_earlier,
     }
 
@@ -171,29 +176,49 @@ def _clock(digits: str) -> str:
 def _sheet(grid: Grid, shown: Mapping[Place, Shown], named: Sequence[tuple[str, Curve]]) -> Image.Image:
     kept = _kept_columns([len(stage.columns) for stage in grid.stages])
     rows = range(min(len(grid.rows), _SHEET_ROWS))
-    widths = [max((shown[row, one].small.width for row in rows if (row, one) in shown), default=_CELL) for one in kept]
+    widths = _widths(grid, shown, kept, rows)
     lefts = [_MARGIN + _PROMPT + _GAP + sum(widths[:place]) + place * _GAP for place in range(len(kept))]
     width = max(lefts[-1] + widths[-1] + _MARGIN, 900)
     prompts = [_prompt_lines(grid.rows[row]) for row in rows]
-    own = sheets.font(14)
+    own = sheets.font(_TEXT)
     heights = [max(_CELL, len(lines) * sheets.line_height(own)) + _GAP for lines in prompts]
-    chart = charts.picture(named, (width - 2 * _MARGIN, 260)) if named else None
-    top = _MARGIN + 60 + (chart.height + _GAP if chart else 0)
-    sheet = Image.new("RGB", (width, top + 50 + sum(heights) + _MARGIN), sheets.PAPER)
+    chart = charts.picture(named, (width - 2 * _MARGIN, 300)) if named else None
+    top = _MARGIN + 76 + (chart.height + _GAP if chart else 0)
+    sheet = Image.new("RGB", (width, top + _HEAD + sum(heights) + _MARGIN), sheets.PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((_MARGIN, _MARGIN), f"{grid.name}: samples", sheets.INK, sheets.font(22, bold=True))
-    pen.text((_MARGIN, _MARGIN + 32), _left_out(grid, len(kept), shown), sheets.MUTED, own)
+    pen.text((_MARGIN, _MARGIN), f"{grid.name}: samples", sheets.INK, sheets.font(28, bold=True))
+    pen.text((_MARGIN, _MARGIN + 42), _left_out(grid, len(kept), shown), sheets.MUTED, own)
     if chart:
-        sheet.paste(chart, (_MARGIN, _MARGIN + 60))
+        sheet.paste(chart, (_MARGIN, _MARGIN + 76))
     _write_heads(pen, [_columns(grid)[column] for column in kept], lefts, top)
-    top += 50
+    top += _HEAD
     for row, lines, height in zip(rows, prompts, heights, strict=True):
         sheets.write_lines(pen, (_MARGIN, top), lines, own)
         for column, left in zip(kept, lefts, strict=True):
             if (row, column) in shown:
-                sheet.paste(shown[row, column].small, (left, top))
+                sheet.paste(_paled(shown[row, column]), (left, top))
         top += height
     return sheet
+
+
+def _paled(picture: Shown) -> Image.Image:
+    small = picture.small
+    return Image.blend(small, Image.new("RGB", small.size, sheets.PAPER), 0.45) if picture.is_earlier else small
+
+
+def _widths(grid: Grid, shown: Mapping[Place, Shown], kept: Sequence[int], rows: Sequence[int]) -> list[int]:
+    """The columns' widths: of their widest picture, and the last of a stage gives its title room."""
+    columns = _columns(grid)
+    widths: list[int] = []
+    begun = 0
+    for place, column in enumerate(kept):
+        if columns[column]["is_first"]:
+            begun = place
+        width = max((shown[row, column].small.width for row in rows if (row, column) in shown), default=_CELL)
+        title = round(sheets.font(20, bold=True).getlength(columns[column]["stage"])) + 2 * _GAP
+        is_last = place + 1 == len(kept) or columns[kept[place + 1]]["is_first"]
+        widths.append(max(width, title - sum(widths[begun:]) - (place - begun) * _GAP if is_last else 0))
+    return widths
 
 
 def _kept_columns(counts: Sequence[int]) -> list[int]:
@@ -210,9 +235,9 @@ def _kept_columns(counts: Sequence[int]) -> list[int]:
 
 
 def _prompt_lines(prompt: Prompt) -> list[list[tuple[str, str]]]:
-    negative = [("muted", f"  negative: {prompt.negative}")] if prompt.negative else []
-    settings = [("muted", f"  {_settings(prompt)}")] if _settings(prompt) else []
-    return sheets.wrapped([("name", prompt.text), *negative, *settings], _PROMPT - _GAP, sheets.font(14))
+    negative = f"negative: {prompt.negative}" if prompt.negative else ""
+    parts = (("name", prompt.text), ("muted", negative), ("muted", _settings(prompt)))
+    return [line for part in parts if part[1] for line in sheets.wrapped([part], _PROMPT - _GAP, sheets.font(_TEXT))]
 
 
 def _left_out(grid: Grid, columns: int, shown: Mapping[Place, Shown]) -> str:
@@ -222,6 +247,8 @@ def _left_out(grid: Grid, columns: int, shown: Mapping[Place, Shown]) -> str:
         said.append(f"{columns} of {whole_count} columns: first, last and evenly spaced ones of each stage")
     if len(grid.rows) > _SHEET_ROWS:
         said.append(f"the first {_SHEET_ROWS} of {len(grid.rows)} prompts")
+    if any(picture.is_earlier for picture in shown.values()):
+        said.append("pale pictures are left from an earlier run of this name")
     return "; ".join(said)
 
 
@@ -230,5 +257,5 @@ def _write_heads(pen: ImageDraw.ImageDraw, columns: Sequence[dict], lefts: Seque
     for column, left in zip(columns, lefts, strict=True):
         if column["stage"] != stage:
             stage = column["stage"]
-            pen.text((left, top), stage, sheets.INK, sheets.font(16, bold=True))
-        pen.text((left, top + 24), column["label"], sheets.MUTED, sheets.font(14))
+            pen.text((left, top), stage, sheets.INK, sheets.font(20, bold=True))
+        pen.text((left, top + 28), column["label"], sheets.MUTED, sheets.font(_TEXT))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -25,6 +25,7 @@ _FILES = "events.out.tfevents.*"
 _RUN = re.compile(r"(?P<prefix>.*?)(?P<time>\d{14})")
 _ZONE = 1800  # seconds: clocks of time zones differ by half hours
 _DAY = 86_400
+_LONGEST_DRAWING = 3600.0  # seconds from a run's last step to its last sample; after that it is another run's
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def _votes(runs: Sequence[Run], visits: Sequence[tuple[int, Sample]]) -> list[Co
 def _last_work(run: Run, sample: Sample) -> float | None:
     """When a run last logged before a sample was drawn, if it then stood where the sample says, else None."""
     drawn = _seconds(sample.time) - run.zone
-    if drawn + 1 < run.start:
+    if not run.start - 1 < drawn < max(run.start, *run.step_times) + _LONGEST_DRAWING:
         return None
     numbers, times = (run.epochs, run.epoch_times) if sample.is_epoch else (run.curve.steps, run.step_times)
     # A sample's time is cut to the second. Steps are logged after their samples are drawn, epochs before.

@@ -29,7 +29,7 @@ def read_prompts(path: Path) -> list[Prompt] | None:
     is not there or holds something else: training goes on without it too, and pictures can be shown without it."""
     try:
         return [_prompt(entry) for entry in _entries(path)]
-    except (OSError, ValueError, KeyError, TypeError, IndexError):  # toml leaks its parser's own errors
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):  # toml leaks its parser's own errors
         return None
 
 
