@@ -93,7 +93,7 @@ def _dress(axes: Axes, look: Look, size: tuple[int, int]) -> None:
     text = look.text * _POINTS_PER_PIXEL
     axes.set_xlabel("step", color=look.ink, fontsize=text)
     axes.set_ylabel("loss", color=look.ink, fontsize=text)
-    axes.xaxis.set_major_locator(MaxNLocator(size[0] // (6 * look.text), integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(size[0] // (6 * look.text), steps=[1, 2, 5, 10], integer=True))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: f"{step:,.0f}"))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     axes.tick_params(colors=look.ink, labelsize=text, length=0)

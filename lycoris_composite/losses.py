@@ -178,7 +178,7 @@ def _votes(runs: Sequence[Run], visits: Sequence[tuple[int, Sample]]) -> list[Co
 def _last_work(run: Run, sample: Sample) -> float | None:
     """When a run last logged before a sample was drawn, if it then stood where the sample says, else None."""
     drawn = _seconds(sample.time) - run.zone
-    if not run.start - 1 < drawn < max(run.start, *run.step_times) + _LONGEST_DRAWING:
+    if not run.start - 1 < drawn < run.step_times[-1] + _LONGEST_DRAWING:
         return None
     numbers, times = (run.epochs, run.epoch_times) if sample.is_epoch else (run.curve.steps, run.step_times)
     # A sample's time is cut to the second. Steps are logged after their samples are drawn, epochs before.

@@ -19,7 +19,7 @@ class _Rate(ProgressColumn):
     """Items a second."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
+        speed = task.finished_speed or task.speed or (task.completed / task.elapsed if task.elapsed else 0.0)
         return Text(f"{speed:.1f}/s" if speed else "", style="progress.data.speed")
 
 
@@ -35,6 +35,9 @@ def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], descripti
 def tracked(results: Iterable[Result], total: int, description: str | None) -> Iterable[Result]:
     """The results as they come, with a progress bar where there is a description. Shown on the error stream: what a
     command prints stays what it found."""
+    if description is None:  # a disabled bar would still print an empty line
+        yield from results
+        return
     columns = (
         TextColumn("{task.description}"),
         BarColumn(_BAR),
@@ -42,5 +45,5 @@ def tracked(results: Iterable[Result], total: int, description: str | None) -> I
         _Rate(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, console=Console(stderr=True), disable=description is None) as progress:
-        yield from progress.track(results, total=total, description=description or "")
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield from progress.track(results, total=total, description=description)
