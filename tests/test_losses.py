@@ -106,6 +106,14 @@ def test_a_stage_that_was_begun_again_shows_the_new_run(out, tmp_path):
     assert raw(out)[0] == losses(0.3, 1, 12)
 
 
+def test_stages_of_one_epoch_are_told_apart(tmp_path):
+    """Stage 1's run still stands at its epoch 1 when stage 2's is sampled, ten minutes later."""
+    for stage, begin, loss in (("cg3-stage1", BEGIN, 0.1), ("cg3", BEGIN + 600, 0.2)):
+        write_stage(tmp_path, stage, ["e000001"], ["one"], begin=begin, logging_dir=str(tmp_path / "logs"))
+        write_log(tmp_path / "logs", begin, losses(loss, last=10))
+    assert raw(tmp_path) == {0: losses(0.1, last=10), 1: losses(0.2, last=10)}
+
+
 def test_samples_by_steps_are_matched_too(tmp_path):
     """They are drawn in the middle of a step, before its loss is logged."""
     write_stage(tmp_path, "cg3-stage1", ["000010", "000020"], ["one"], logging_dir=str(tmp_path / "logs"))
