@@ -14,7 +14,11 @@ _RUN_EXAMPLE = "example: lycoris-composite run train_network.py --dataset_config
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lycoris-composite", description="Composites for kohya's sd-scripts.")
+    parser = argparse.ArgumentParser(
+        prog="lycoris-composite",
+        description="Composites for kohya's sd-scripts.",
+        epilog="example: lycoris-composite gallery output",
+    )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     setup = commands.add_parser(
