@@ -1,4 +1,4 @@
-"""Long work with a bar: how much is done, how fast, and how long it will take. One line where there is no terminal."""
+"""Long work with a bar: what, how far, how fast, how much longer. Where output is no terminal it is one line, at the end."""
 
 from __future__ import annotations
 
@@ -12,24 +12,38 @@ from rich.text import Text
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_BAR = 20  # characters: with the longest description, ten thousands of items fit 80 columns
 
 
 class _Rate(ProgressColumn):
+    """Items a second."""
+
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.1f}/s")
+        speed = task.finished_speed or task.speed or (task.completed / task.elapsed if task.elapsed else 0.0)
+        return Text(f"{speed:.1f}/s" if speed else "", style="progress.data.speed")
 
 
 def in_parallel(work: Callable[[Item], Result], items: Sequence[Item], description: str | None) -> list[Result]:
-    """`work` of each item by threads, the results in order; with a bar where there is a description."""
+    """`work` of each item in threads, in order, with a progress bar where there is a description."""
     pool = ThreadPoolExecutor()
     try:
-        return list(_tracked(pool.map(work, items), len(items), description))
+        return list(tracked(pool.map(work, items), len(items), description))
     finally:
         pool.shutdown(cancel_futures=True)  # whoever stops the run does not wait for a hundred thousand files
 
 
-def _tracked(results: Iterable[Result], total: int, description: str | None) -> Iterable[Result]:
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), disable=description is None) as progress:
-        yield from progress.track(results, total=total, description=description or "")
+def tracked(results: Iterable[Result], total: int, description: str | None) -> Iterable[Result]:
+    """The results as they come, with a progress bar where there is a description. Shown on the error stream: what a
+    command prints stays what it found."""
+    if description is None:  # a disabled bar would still print an empty line
+        yield from results
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(_BAR),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        yield from progress.track(results, total=total, description=description)

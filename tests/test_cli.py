@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from lycoris_composite import __version__, checkout, cli, launcher
 from lycoris_composite.errors import UserError
 from lycoris_composite.trainers import kohya
+from tests.galleries import BEGIN, write_stage
 from tests.helpers import ROOT, python, write_config
 
 COMMANDS = {
@@ -17,6 +19,9 @@ COMMANDS = {
     "lycoris-composite setup": ("-m", "lycoris_composite.cli", "setup"),
     "lycoris-composite run": ("-m", "lycoris_composite.cli", "run"),
     "lycoris-composite doctor": ("-m", "lycoris_composite.cli", "doctor"),
+    "lycoris-composite gallery": ("-m", "lycoris_composite.cli", "gallery"),
+    "lycoris-composite preview": ("-m", "lycoris_composite.cli", "preview"),
+    "lycoris-composite export": ("-m", "lycoris_composite.cli", "export"),
     "train_composite.py": (str(ROOT / "train_composite.py"),),
 }
 SLOW = ("torch", "library", "lycoris", "accelerate", "diffusers", "transformers")
@@ -55,6 +60,9 @@ def test_help_fits_a_small_terminal(tmp_path, command):
         ("cli", ["--help"]),
         ("cli", ["run", "--help"]),
         ("cli", ["doctor", "--help"]),
+        ("cli", ["gallery", "--help"]),
+        ("cli", ["preview", "--help"]),
+        ("cli", ["export", "--help"]),
         ("launcher", ["--help"]),
         ("cli", ["--version"]),
     ],
@@ -175,3 +183,23 @@ def test_setup_prints_what_was_done(monkeypatch, capsys):
     monkeypatch.setattr(checkout, "setup", lambda url, ref, folder, tokenizers: [f"{url} {ref}", f"in {folder}"])
     assert cli.main(["setup", "--ref", "v0.10.0", "--dir", "there"]) == 0
     assert capsys.readouterr().out == f"{checkout.PUBLIC_URL} v0.10.0\nin there\n"
+
+
+# --- gallery -----------------------------------------------------------------------------------------------------
+
+
+def test_gallery_prints_where_it_is_and_what_it_chose(tmp_path):
+    for name, begin in (("older", BEGIN), ("cg3-stage1", BEGIN + 60)):
+        write_stage(tmp_path / "out", name, ["e000001"], begin=begin)
+    done = python("-m", "lycoris_composite.cli", "gallery", "out", cwd=tmp_path)
+    assert (done.returncode, done.stdout.splitlines()) == (
+        0,
+        ["showing cg3, whose samples are the newest (--name for older)", "out/cg3-gallery.html", "out/cg3-gallery.png"],
+    )
+    assert len(done.stderr.splitlines()) == 1, "no terminal: one line of progress"
+    assert re.match(r"drawing samples \S+ 2/2 [0-9.]+/s 0:00:0\d", done.stderr)
+
+
+def test_gallery_of_nothing_is_one_sentence_and_exit_code_2(tmp_path, capsys):
+    assert cli.main(["gallery", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(f"error: {tmp_path}: holds no samples")

@@ -15,8 +15,10 @@ PATCHES = "sd_scripts_patches"
 # From the roof to the cellar: an import goes to a later line. Rooms on one line do not import each other.
 HOUSE = (
     ("cli", "train"),
-    ("launcher", "preview", "export", "doctor"),
-    ("checks", "advice", "surroundings"),
+    ("launcher", "preview", "gallery", "export", "doctor"),
+    ("checks", "advice", "surroundings", "charts"),
+    ("losses",),
+    ("samples",),
     ("trainers.kohya", "trainers.builtin"),
     ("trainers.kohya_trainer",),
     ("dataset", "trainers.builtin_data", "trainers.builtin_model"),
@@ -32,7 +34,7 @@ HOUSE = (
     ("plan",),
     ("characters",),
     ("pairing", "layout", "captions", "compose", "tokens", "checkout"),
-    ("images", "whole", "stopping", "findings", "pages", "sheets", "progress"),
+    ("images", "whole", "stopping", "findings", "pages", "sheets", "progress", "prompts"),
     ("errors",),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}
