@@ -49,7 +49,7 @@ def write_gallery(
     """Writes <output_name>-gallery.html and .png into the folder. Returns their paths, and sentences about what was
     chosen or left out. Raises UserError where there are no samples."""
     grid, said = read_grid(output_dir, name)
-    curves, why_not = read_curves(grid.stages, output_dir, logs, show_progress)
+    curves, why_not = read_curves(grid, output_dir, logs)
     named = [(grid.stages[index].title.partition(":")[0], curve) for index, curve in curves.items()]
     shown = _pictures(grid, show_progress)
     page, sheet = (output_dir / f"{grid.name}-gallery.{suffix}" for suffix in ("html", "png"))

@@ -37,6 +37,15 @@ class StageRecord:
     run: str = field(default_factory=lambda: secrets.token_hex(8))
 
 
+@dataclass(frozen=True)
+class RunLog:
+    """Where both stages log as one run: its name, and the steps and epochs that are before a stage's own."""
+
+    name: str
+    steps: int = 0
+    epochs: int = 0
+
+
 @dataclass
 class Journal:
     """The records of a run's stages, by number."""
@@ -68,6 +77,13 @@ class Journal:
     def finish(self, number: int, output: str, steps: int, epochs: int) -> None:
         self.stages[number] = replace(self.stages[number], output=output, steps=steps, epochs=epochs)
         self._write()
+
+    def run_log(self, number: int, run: str) -> RunLog:
+        """Where a stage logs whose record says `run`: stage 2 goes on where stage 1's log ends."""
+        first, name = self.stages.get(1), self.path.name.removesuffix(".run.json")
+        if number == 1 or first is None:
+            return RunLog(f"{name}-{run[:8]}")
+        return RunLog(f"{name}-{first.run[:8]}", first.steps, first.epochs)
 
     def _write(self) -> None:
         stages = {str(number): asdict(record) for number, record in sorted(self.stages.items())}

@@ -22,7 +22,7 @@ from lycoris_composite.journal import Journal, digest, sole_run
 from lycoris_composite.plan import Plan
 from lycoris_composite.sampling import MOST_CHARACTERS, sample_prompts
 from lycoris_composite.stages import Stage, config_text, dataset_config, toml_text
-from lycoris_composite.states import RunLog, Sitting, remove_asked_states
+from lycoris_composite.states import Sitting, remove_asked_states
 from lycoris_composite.stopping import StopRequest
 from lycoris_composite.subsets import parse_resolution
 from lycoris_composite.whole import cannot_write, write_whole
@@ -117,18 +117,10 @@ def _run(own: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> No
             _write_configs(task.stage, settings, plans)
         for task in tasks:
             _write_configs(task.stage, settings, plans)  # again: hours later somebody may have tidied the folder
-            log = _run_log(task, journal)
+            log = journal.run_log(task.stage.number, task.record.run)
             sitting = Sitting(task.record.run, task.stage.number, task.stage.output, stop, task.state, checked.skipped, log)
             _train(task, sitting, trainer, journal, own.allow_pickle)
     trainer.end()
-
-
-def _run_log(task: Task, journal: Journal) -> RunLog:
-    """Stage 2 goes on where stage 1's log ends."""
-    first, name = journal.stages.get(1), task.stage.name.removesuffix("-stage1")
-    if task.stage.number == 1 or first is None:
-        return RunLog(f"{name}-{task.record.run[:8]}")
-    return RunLog(f"{name}-{first.run[:8]}", first.steps, first.epochs)
 
 
 def _train(task: Task, sitting: Sitting, trainer: Any, journal: Journal, allow_pickle: bool) -> None:

@@ -41,10 +41,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class Stage:
-    """What one run of upstream's trainer has left. `columns` holds the samples of an epoch or step by their prompt's
-    number, newest first, in the order of training; `settings` its effective config, empty where there is none."""
+    """What one run of upstream's trainer has left. `number` is 1 for single characters, else 2; `columns` holds the
+    samples of an epoch or step by their prompt's number, newest first, in the order of training; `settings` its effective
+    config, empty where there is none."""
 
     title: str
+    number: int
     samples: tuple[Sample, ...]
     columns: tuple[Mapping[int, tuple[Sample, ...]], ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -111,7 +113,7 @@ def _stages(output_dir: Path, name: str, samples: Sequence[Sample]) -> tuple[Sta
     if not _is_of_two_stages(output_dir, name, samples):
         titles = {name: "Samples"}
     return tuple(
-        Stage(title, own, _columns(own), _settings(output_dir / f"{stage}.toml"))
+        Stage(title, 1 if stage.endswith(_FIRST) else 2, own, _columns(own), _settings(output_dir / f"{stage}.toml"))
         for stage, title in titles.items()
         if (own := tuple(sample for sample in samples if sample.name == stage)) or (output_dir / f"{stage}.toml").is_file()
     )

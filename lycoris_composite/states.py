@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from lycoris_composite.journal import RunLog
 from lycoris_composite.stopping import StopRequest
 
 _NOTE = "composite_state.json"
@@ -29,15 +30,6 @@ class State:
     def is_last(self) -> bool:
         """Whether nothing is left but to save the file."""
         return self.step >= self.steps
-
-
-@dataclass(frozen=True)
-class RunLog:
-    """Where both stages log as one run: its name, and the steps and epochs that are before a stage's own."""
-
-    name: str
-    steps: int = 0
-    epochs: int = 0
 
 
 @dataclass(frozen=True)

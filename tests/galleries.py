@@ -11,6 +11,8 @@ from typing import Any
 import toml
 from PIL import Image
 
+from lycoris_composite.journal import Journal, StageRecord
+
 BEGIN = time.mktime((2026, 3, 1, 12, 0, 0, 0, 0, -1))  # when stage 1 of these folders starts, on this machine's clock
 
 
@@ -47,23 +49,24 @@ def write_stage(
             write_sample(output_dir, stage, place, number, begin + 60 * turn + number)
 
 
-def write_log(
-    logs: Path,
-    begin: float,
-    losses: Mapping[int, float],
-    steps_an_epoch: int = 10,
-    prefix: str = "",
-    epoch_seconds: float = 60.0,
-) -> Path:
-    """A run's events as upstream logs them: a loss at every step, evenly in time, and one at every epoch's end, whose
-    number stands where steps do."""
+def write_journal(output_dir: Path, steps: Sequence[int], name: str = "cg3") -> None:
+    """What the launcher notes of a run: a stage for each number of steps, 0 for one that is not finished."""
+    journal = Journal(output_dir / f"{name}.run.json")
+    for number, count in enumerate(steps, start=1):
+        journal.begin(number, StageRecord({}, {}, run=f"{number}" * 16))
+        if count:
+            journal.finish(number, "digest", count, count // 10)
+
+
+def write_log(logs: Path, losses: Mapping[int, float], run: str = "cg3-11111111", begin: float = BEGIN) -> Path:
+    """A run's events as upstream logs them: a loss at every step, and one at every epoch's end, whose number stands
+    where steps do. Another `begin` is another start of the trainer."""
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.summary.writer.record_writer import RecordWriter
 
-    folder = logs / f"{prefix}{clock(begin)}" / "network_train"
-    folder.mkdir(parents=True)
-    first = min(losses) - 1
+    folder = logs / run / "network_train"
+    folder.mkdir(parents=True, exist_ok=True)
     with open(folder / f"events.out.tfevents.{int(begin)}.host.1.0", "wb") as opened:
         records = RecordWriter(opened)
         records.write(Event(wall_time=begin + 1, file_version="brain.Event:2").SerializeToString())
@@ -74,8 +77,8 @@ def write_log(
                 records.write(Event(wall_time=moment, step=step, summary=summary).SerializeToString())
 
         for step, loss in losses.items():
-            moment = begin + (step - first) * epoch_seconds / steps_an_epoch - 0.5
+            moment = begin + 6 * step
             write(moment, step, {"loss/current": loss, "loss/average": loss / 2, "lr/unet": 1e-4})
-            if step % steps_an_epoch == 0:
-                write(moment + 0.1, step // steps_an_epoch, {"loss/epoch_average": loss})
+            if step % 10 == 0:
+                write(moment + 0.1, step // 10, {"loss/epoch_average": loss})
     return folder

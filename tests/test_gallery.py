@@ -16,7 +16,7 @@ from PIL import Image
 from lycoris_composite import charts, gallery
 from lycoris_composite.errors import UserError
 from lycoris_composite.losses import Curve
-from tests.galleries import BEGIN, clock, colour, write_log, write_sample, write_stage
+from tests.galleries import BEGIN, clock, colour, write_journal, write_log, write_sample, write_stage
 
 HOSTILE = "</script><img src=x onerror=alert(1)> & \"quotes\" 'single' {{ 7 * 7 }}"
 
@@ -121,7 +121,8 @@ def test_the_page_says_why_there_is_no_curve_and_shows_one_where_there_are_logs(
     pytest.importorskip("tensorboard")
     assert "<svg" not in written(out)[0]
     assert "No loss curve: " in written(out)[0]
-    write_log(out / "logs", BEGIN, {step: 0.1 for step in range(1, 31)})
+    write_journal(out, [30])
+    write_log(out / "logs", {step: 0.1 for step in range(1, 31)})
     page, _ = written(out, logs=out / "logs")
     assert page.count("<svg") == 2
     assert 'aria-label="Loss at each step: Stage 1"' in page

@@ -13,10 +13,11 @@ import torch
 from lycoris_composite.compose import join_panels
 from lycoris_composite.dataset import CompositeDataset, SwitchedDataset
 from lycoris_composite.errors import Stopped
+from lycoris_composite.journal import RunLog
 from lycoris_composite.metadata import composite_metadata
 from lycoris_composite.pairing import epoch_order, noise_seed
 from lycoris_composite.plan import Plan
-from lycoris_composite.states import RunLog, Sitting, finish_state, place_of
+from lycoris_composite.states import Sitting, finish_state, place_of
 from lycoris_composite.trainers.logs import log_as_one_run, log_composites
 from lycoris_composite.trainers.ranks import asked_signal
 from lycoris_composite.trainers.saving import save_whole

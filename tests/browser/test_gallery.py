@@ -7,7 +7,7 @@ from PIL import Image
 
 from lycoris_composite import gallery
 from tests.browser.checks import WIDTHS, check_page, open_page, swipe
-from tests.galleries import BEGIN, write_log, write_stage
+from tests.galleries import BEGIN, write_journal, write_log, write_stage
 
 HOSTILE = "</script><img src=x onerror=alert(1)> <script>alert(2)</script> ふたり"
 LONG = "uzuki/rin/COMPOSITE, " + "averylongtagwithoutanyspace" * 12
@@ -20,7 +20,8 @@ def page_file(tmp_path_factory):
     prompts = ["rin, smile", {"prompt": HOSTILE, "negative_prompt": "<b onclick=alert(3)>"}, LONG]
     for stage, begin in (("cg3-stage1", BEGIN), ("cg3", BEGIN + 3600)):
         write_stage(folder, stage, [f"e{epoch:06}" for epoch in range(1, 9)], prompts, begin)
-        write_log(folder / "logs", begin, {step: 0.1 + 0.05 / step for step in range(1, 81)})
+    write_journal(folder, [80, 80])
+    write_log(folder / "logs", {step: 0.1 + 0.05 / step for step in range(1, 161)})
     for path in (folder / "sample").glob("cg3-stage1_e000002_01_*"):
         path.unlink()
     for path in (folder / "sample").glob("cg3-stage1_e000001_02_*"):
