@@ -45,6 +45,8 @@ _ADAMW_BYTES = 8
 # alike: 380 for SD 1.x and 750 for SDXL. The peak of a measured step of SD 1.x is 1.4 times that; SDXL's is taken to be.
 _HELD_SD, _HELD_SDXL = 540, 1050
 _HELD_CHECKPOINTED = 0.36  # with gradient_checkpointing
+# How often the weights of the adapted layers are held beside the model's own: LyCORIS makes each anew in every step.
+_HELD_ADAPTED = 3
 _VAE_HELD = 5  # pictures of the VAE's first width that it holds at once while it encodes
 # Python with all that a run imports, in bytes: measured on Linux, without CUDA.
 LIBRARIES = {"builtin": 950_000_000, "sd-scripts": 1_030_000_000}
@@ -238,8 +240,8 @@ def memory_bytes(stage: Stage, model: Model, network: Network, work: Work) -> di
     """What a stage holds at its peak where the model is, by what it is; None for what is no U-Net.
 
     The base model in the precision of training, the network with its gradients and the optimizer's values, its layers'
-    whole weights, which LyCORIS makes anew in every step, and what is kept of a batch for the backward pass. The VAE
-    is done before all that, so the larger of the two counts.
+    whole weights, which LyCORIS makes anew in every step, and what is held of a batch for the backward pass. The VAE
+    is done before all that, and so is loading, which holds the model twice: the largest counts.
     """
     if model.channels is None:
         return None
@@ -248,6 +250,7 @@ def memory_bytes(stage: Stage, model: Model, network: Network, work: Work) -> di
     cells = math.prod(work.largest) // _LATENT_FACTOR**2 * work.batch_size
     held = (_HELD_SDXL if model.is_xl else _HELD_SD) * model.channels * cells * each
     held = int(held * _HELD_CHECKPOINTED) if settings.get("gradient_checkpointing") else held
-    trained = network.parameters * (8 + _optimizer_bytes(settings)) + network.adapted * each
+    trained = network.parameters * (8 + _optimizer_bytes(settings)) + _HELD_ADAPTED * network.adapted * each
     vae = model.vae.get("encoder.conv_in.weight", (128,))[0] * math.prod(work.largest) * each * _VAE_HELD
-    return {"model": model.values * each, "network": trained, "a batch": max(held, vae - trained)}
+    before = max(vae, model.values * each)
+    return {"model": model.values * each, "network": trained, "a batch": max(held, before - trained)}

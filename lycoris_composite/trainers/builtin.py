@@ -7,6 +7,7 @@ for work. Models, schedulers and samplers are diffusers' and transformers', the 
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import time
@@ -207,7 +208,10 @@ class Builtin:
     def run_stage(self, stage: Stage, sitting: Sitting, allow_pickle: bool = False) -> tuple[int, int]:
         """Trains a stage; how many steps and epochs that were. Pickled files are never loaded, so there is nothing to
         allow. Raises Stopped where somebody stopped it."""
-        return _Run(stage, sitting).train()
+        try:
+            return _Run(stage, sitting).train()
+        finally:
+            gc.collect()  # the network and the layers that it hooked hold each other, and with them the base model
 
     def end(self) -> None:
         """Ends what the stages shared, where several processes ran them."""
