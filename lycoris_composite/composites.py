@@ -12,14 +12,15 @@ from PIL import Image
 from lycoris_composite.captions import Budget
 from lycoris_composite.compose import join_panels
 from lycoris_composite.config import Settings
-from lycoris_composite.costs import Cost, Schedule, composite_cost, single_cost
+from lycoris_composite.costs import Cost, Schedule, composite_work, cost_of, single_work
 from lycoris_composite.errors import UserError
 from lycoris_composite.images import panel_picture
-from lycoris_composite.inputs import bad_files, datasets_to_join, plans_of, single_datasets
+from lycoris_composite.inputs import bad_files, datasets_to_join, plans_of, with_images
 from lycoris_composite.overview import Sample, samples
 from lycoris_composite.pairing import epoch_order
 from lycoris_composite.plan import CACHED_PIXEL_EPOCHS, Composite, Plan
 from lycoris_composite.stages import Stage, stages_of
+from lycoris_composite.subsets import datasets_of
 
 _CLIP_TRAINERS = ("train_network", "sdxl_train_network", "builtin")
 # What draws anew each time, and is left out of pictures.
@@ -65,7 +66,8 @@ def read(settings: Settings) -> Reading:
     for plan in plans:
         if plan.options.join == "pixel" and second.settings.get("cache_latents"):
             plan.cycle_epochs = CACHED_PIXEL_EPOCHS
-    costs = single_cost(first, single_datasets(settings, plans)), composite_cost(second, plans)
+    singles = with_images(datasets_of(first.settings, settings.composite.aspect), plans)
+    costs = cost_of(first, single_work(singles)), cost_of(second, composite_work(plans))
     budget, notes = _budget(second)
     for key in filter(second.settings.get, _NOT_SHOWN):
         notes.append(f"{key}: left out of these pictures, as it draws anew each time.")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lycoris_composite.captions import Progress
-from lycoris_composite.layout import bucket_of
+from lycoris_composite.layout import Size, bucket_of
+from lycoris_composite.pairing import PANELS
 from lycoris_composite.plan import CACHED_PIXEL_EPOCHS, Plan
 from lycoris_composite.stages import Stage
 from lycoris_composite.subsets import Dataset
@@ -31,6 +33,18 @@ class Schedule:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What a stage goes through: samples and batches an epoch, pictures in a batch, the largest of them, the panels that
+    are encoded, each with how often it is kept."""
+
+    samples: int
+    batches: int
+    batch_size: int
+    largest: Size
+    panels: Mapping[Size, int]
+
+
+@dataclass(frozen=True)
 class Cost:
     """A stage's cost. `encoded` counts pictures through the VAE before training, `encoded_a_step` those of each step
     where no latents are cached (on average)."""
@@ -50,39 +64,45 @@ def schedule_of(settings: Mapping[str, Any], batches: int) -> Schedule:
     return Schedule(batches, steps_an_epoch, -(-steps // steps_an_epoch), steps)
 
 
-def single_cost(stage: Stage, datasets: Sequence[Dataset]) -> Cost:
-    """Of single images: `datasets` as the stage sees them, their subsets read."""
-    batches = samples = encoded = 0
+def single_work(datasets: Sequence[Dataset]) -> Work:
+    """Of single images, each in its bucket: `datasets` as the stage sees them, their subsets read."""
+    panels: Counter[Size] = Counter()
+    samples = batches = 0
     for dataset in datasets:
-        buckets: Counter[tuple[int, int]] = Counter()
+        shown: Counter[Size] = Counter()
         for subset in dataset.subsets:
-            encoded += len(subset.images) * (2 if subset.flip_aug else 1)
             for image in subset.images:
-                buckets[bucket_of(image.size, dataset.canvas)] += subset.repeats
-        samples += buckets.total()
-        batches += sum(-(-count // dataset.batch_size) for count in buckets.values())
-    return _cost(stage, batches, samples, encoded)
+                size = bucket_of(image.size, dataset.canvas)
+                shown[size] += subset.repeats
+                panels[size] += 1 + subset.flip_aug
+        samples += shown.total()
+        batches += sum(-(-count // dataset.batch_size) for count in shown.values())
+    return Work(samples, batches, max(dataset.batch_size for dataset in datasets), _largest(panels), panels)
 
 
-def composite_cost(stage: Stage, plans: Sequence[Plan]) -> Cost:
+def composite_work(plans: Sequence[Plan]) -> Work:
     """Of composites. Each image is encoded once for each size that its panel can have, or each composite of the epochs
-    that a cache of pictures holds."""
-    samples = sum(plan.composites for plan in plans)
-    if stage.composite is not None and stage.composite.join == "pixel":
-        encoded = CACHED_PIXEL_EPOCHS * samples
-    else:
-        encoded = sum(
-            len(plan.panel_sizes(number, place)) * (2 if character.subset.flip_aug else 1)
-            for plan in plans
-            for number, character in enumerate(plan.characters)
-            for place in range(len(character.images))
-        )
-    return _cost(stage, sum(plan.batches for plan in plans), samples, encoded)
+    that a cache of pictures holds; which size those have is left to chance, so the largest stands for all."""
+    panels: Counter[Size] = Counter()
+    for plan in plans:
+        if plan.options.join == "pixel":
+            panels[_largest(plan.sizes)] += CACHED_PIXEL_EPOCHS * plan.composites
+            continue
+        for number, character in enumerate(plan.characters):
+            for place in range(len(character.images)):
+                panels.update({size: 1 + character.subset.flip_aug for size in plan.panel_sizes(number, place)})
+    samples, batches = sum(plan.composites for plan in plans), sum(plan.batches for plan in plans)
+    sizes = [size for plan in plans for size in plan.sizes]
+    return Work(samples, batches, max(plan.batch_size for plan in plans), _largest(sizes), panels)
 
 
-def _cost(stage: Stage, batches: int, samples: int, encoded: int) -> Cost:
-    schedule = schedule_of(stage.settings, batches)
+def _largest(sizes: Iterable[Size]) -> Size:
+    return max(sizes, key=math.prod)
+
+
+def cost_of(stage: Stage, work: Work) -> Cost:
+    schedule = schedule_of(stage.settings, work.batches)
     if stage.settings.get("cache_latents") or stage.settings.get("cache_latents_to_disk"):
-        return Cost(schedule, samples, encoded, 0)
-    panels = 2 if stage.composite is not None and stage.composite.join == "latent" else 1
-    return Cost(schedule, samples, 0, samples * panels / schedule.steps_an_epoch)
+        return Cost(schedule, work.samples, sum(work.panels.values()), 0)
+    panels = PANELS if stage.composite is not None and stage.composite.join == "latent" else 1
+    return Cost(schedule, work.samples, 0, work.samples * panels / schedule.steps_an_epoch)

@@ -17,8 +17,10 @@ from lycoris_composite.advice import advice, merge_advice
 from lycoris_composite.agenda import going_on
 from lycoris_composite.checks import BUILTIN, Checked, FirstRefusal, Made, Request, check_run, go_offline, trainer_of
 from lycoris_composite.config import DEFAULT_TRAINER
+from lycoris_composite.costs import Work, composite_work, single_work
 from lycoris_composite.errors import UserError, one_line, sentence
 from lycoris_composite.findings import ERROR, OK, WARNING, Finding
+from lycoris_composite.inputs import with_images
 from lycoris_composite.journal import Journal, check_not_held
 from lycoris_composite.stages import Stage, without_cuda
 from lycoris_composite.surroundings import amount, patches, sd_scripts, surroundings
@@ -153,7 +155,7 @@ def _needs_rows(checked: Checked, cpu: bool) -> list[Finding]:
         return [Finding("disk, memory", "not estimated", one_line(error), WARNING)]
 
 
-Load = tuple[Stage, needs.Work, needs.Model, needs.Network]
+Load = tuple[Stage, Work, needs.Model, needs.Network]
 
 
 def _loads(checked: Checked) -> list[Load]:
@@ -172,8 +174,8 @@ def _loads(checked: Checked) -> list[Load]:
     return loads
 
 
-def _work(checked: Checked, stage: Stage) -> needs.Work:
-    return needs.composite_work(checked.plans) if stage.composite else needs.single_work(checked.singles, checked.plans)
+def _work(checked: Checked, stage: Stage) -> Work:
+    return composite_work(checked.plans) if stage.composite else single_work(with_images(checked.singles, checked.plans))
 
 
 def _level(needed: float, free: float) -> str:

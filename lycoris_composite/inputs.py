@@ -95,13 +95,12 @@ def plans_of(settings: Settings, datasets: Sequence[Dataset], skipped: Iterable[
     return [plan_of(dataset, settings.composite, stage.settings["seed"], frozenset(skipped)) for dataset in datasets]
 
 
-def single_datasets(settings: Settings, plans: Sequence[Plan]) -> list[Dataset]:
-    """The datasets as stage 1 sees them, with the images that the plans have read of the same folders."""
-    [stage] = stages_of(settings, only=1)
+def with_images(datasets: Iterable[Dataset], plans: Sequence[Plan]) -> list[Dataset]:
+    """The datasets with the images that the plans have read of the same folders."""
     read = {character.subset.folder: character.images for plan in plans for character in plan.characters}
     return [
         replace(dataset, subsets=tuple(replace(subset, images=read.get(subset.folder, ())) for subset in dataset.subsets))
-        for dataset in datasets_of(stage.settings, settings.composite.aspect)
+        for dataset in datasets
     ]
 
 

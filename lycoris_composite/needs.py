@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from lycoris_composite.layout import Size, bucket_of
-from lycoris_composite.plan import CACHED_PIXEL_EPOCHS, Plan
+from lycoris_composite.costs import Work, schedule_of
 from lycoris_composite.stages import Stage
-from lycoris_composite.subsets import Dataset
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -83,17 +80,6 @@ class Network:
     adapted: int
 
 
-@dataclass(frozen=True)
-class Work:
-    """What a stage goes through: batches an epoch, pictures in a batch, the largest of them, the panels that are
-    encoded, each with how often it is kept."""
-
-    batches: int
-    batch_size: int
-    largest: Size
-    panels: Mapping[Size, int]
-
-
 def model_of(path: Path, pickled: Callable[[Path], Shapes]) -> Model | None:
     """The shapes of a model's file or folder; None where they are not to be read. `pickled` reads those of a file that
     is not .safetensors."""
@@ -146,40 +132,6 @@ def adaptable(shapes: Shapes, is_text: bool) -> Shapes:
     return found
 
 
-def single_work(datasets: Sequence[Dataset], plans: Sequence[Plan]) -> Work:
-    """Stage 1's work: each image in its bucket. `datasets` are stage 1's, `plans` hold the images of the same subsets."""
-    panels: Counter[Size] = Counter()
-    batches = 0
-    for dataset, plan in zip(datasets, plans, strict=True):
-        shown: Counter[Size] = Counter()
-        for character in plan.characters:
-            for image in character.images:
-                size = bucket_of(image.size, dataset.canvas)
-                shown[size] += character.subset.repeats
-                panels[size] += 1 + character.subset.flip_aug
-        batches += sum(-(-count // dataset.batch_size) for count in shown.values())
-    return Work(batches, max(dataset.batch_size for dataset in datasets), _largest(panels), panels)
-
-
-def composite_work(plans: Sequence[Plan]) -> Work:
-    """Stage 2's work."""
-    panels: Counter[Size] = Counter()
-    for plan in plans:
-        if plan.options.join == "pixel":
-            # As many pictures as two epochs have; which size each has is left to chance, so the largest stands for all.
-            panels[_largest(plan.sizes)] += CACHED_PIXEL_EPOCHS * plan.composites
-            continue
-        for number, character in enumerate(plan.characters):
-            for place in range(len(character.images)):
-                panels.update({size: 1 + character.subset.flip_aug for size in plan.panel_sizes(number, place)})
-    sizes = [size for plan in plans for size in plan.sizes]
-    return Work(sum(plan.batches for plan in plans), max(plan.batch_size for plan in plans), _largest(sizes), panels)
-
-
-def _largest(sizes: Iterable[Size]) -> Size:
-    return max(sizes, key=math.prod)
-
-
 def latent_bytes(stage: Stage, work: Work) -> int:
     """All latents that the stage caches, float32."""
     channels = 16 if _WIDE_LATENTS.match(stage.trainer) else 4
@@ -217,10 +169,8 @@ def output_bytes(stage: Stage, network: Network, work: Work) -> int:
 
 def saves(settings: Mapping[str, Any], batches: int) -> tuple[int, int]:
     """How many files and how many states there are at the end of a stage with so many batches an epoch."""
-    steps_an_epoch = max(1, -(-batches // (settings.get("gradient_accumulation_steps") or 1)))
-    epochs = settings.get("max_train_epochs")
-    steps = epochs * steps_an_epoch if epochs else settings.get("max_train_steps") or 1600
-    epochs = epochs or -(-steps // steps_an_epoch)
+    schedule = schedule_of(settings, batches)
+    epochs, steps = schedule.epochs, schedule.steps
     every_epochs, every_steps = settings.get("save_every_n_epochs"), settings.get("save_every_n_steps")
     if settings.get("save_n_epoch_ratio"):
         every_epochs = max(1, epochs // settings["save_n_epoch_ratio"])

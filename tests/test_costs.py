@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from lycoris_composite import config
-from lycoris_composite.costs import composite_cost, schedule_of, single_cost
-from lycoris_composite.inputs import datasets_to_join, plans_of, single_datasets
+from lycoris_composite.costs import composite_work, cost_of, schedule_of, single_work
+from lycoris_composite.inputs import datasets_to_join, plans_of, with_images
 from lycoris_composite.stages import stages_of
+from lycoris_composite.subsets import datasets_of
 from tests.helpers import kohya_settings, write_subset
 
 
@@ -33,7 +34,8 @@ def settings_for(data: Path, composite: dict | None = None, **kohya: object) -> 
 def costs(settings: config.Settings) -> tuple:
     plans = plans_of(settings, datasets_to_join(settings), ())
     first, second = stages_of(settings)
-    return single_cost(first, single_datasets(settings, plans)), composite_cost(second, plans), plans
+    singles = with_images(datasets_of(first.settings, "natural"), plans)
+    return cost_of(first, single_work(singles)), cost_of(second, composite_work(plans)), plans
 
 
 def test_single_images_are_counted_bucket_by_bucket(data):

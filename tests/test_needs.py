@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from lycoris_composite import needs
+from lycoris_composite.costs import Work, composite_work
 from lycoris_composite.stages import stages_of
 from tests.helpers import character, kohya_settings, plan
 
@@ -34,15 +35,15 @@ def test_how_often_is_saved(settings, files, states):
 
 def test_composites_are_encoded_panel_by_panel():
     made = plan([character("rin"), character("mio", flip_aug=True)])
-    work = needs.composite_work([made])
+    work = composite_work([made])
     assert sum(work.panels.values()) == 3 + 2 * 3
     assert (work.batches, work.batch_size, work.largest) == (made.batches, 2, max(made.sizes, key=math.prod))
-    pixels = needs.composite_work([plan(options=replace(made.options, join="pixel"))])
+    pixels = composite_work([plan(options=replace(made.options, join="pixel"))])
     assert sum(pixels.panels.values()) == 2 * 9
 
 
 def test_latents_lie_on_disk_or_in_memory(tmp_path):
-    work = needs.Work(1, 1, (64, 64), {(64, 64): 10})
+    work = Work(1, 1, 1, (64, 64), {(64, 64): 10})
     for kohya, on_disk, in_memory in (
         ({}, 0, 0),
         ({"cache_latents": True}, 0, 10_240),
@@ -72,7 +73,7 @@ def test_a_model_that_cannot_be_read_is_none(tmp_path):
 
 def test_what_saves_memory_saves_it(tmp_path):
     model = needs.Model({"conv_in.weight": (320, 4, 3, 3)}, {}, {})
-    network, work = needs.Network(1000, 10, 5000), needs.Work(1, 4, (512, 512), {})
+    network, work = needs.Network(1000, 10, 5000), Work(4, 1, 4, (512, 512), {})
 
     def whole(**kohya) -> int:
         return sum(needs.memory_bytes(stages_of(kohya_settings(tmp_path, **kohya))[0], model, network, work).values())
