@@ -12,10 +12,10 @@ from typing import Any
 from lycoris_composite.captions import render
 from lycoris_composite.config import Settings
 from lycoris_composite.findings import WARNING, Finding
+from lycoris_composite.overview import unbalanced
 from lycoris_composite.plan import Plan
 from lycoris_composite.stages import Stage
 
-_FEW = 1 / 3  # of another character's images
 _CHUNK = 75  # tokens that CLIP reads where max_token_length does not say otherwise
 # At least one token each, as CLIP splits a text before it looks anything up.
 _PIECE = re.compile(r"[^\W\d_]+|\d|[^\s\w]+|_+")
@@ -123,15 +123,13 @@ def _tags(caption: str, trigger: str) -> list[str]:
 
 
 def _about_balance(plans: Sequence[Plan]) -> Iterator[Finding]:
-    for plan in plans:
-        fewest, most = (choose(plan.characters, key=lambda one: len(one.images)) for choose in (min, max))
-        if len(fewest.images) < _FEW * len(most.images):
-            yield _hint(
-                "characters",
-                f"{fewest.trigger}: {len(fewest.images)} images, {most.trigger}: {len(most.images)}",
-                f"how often a character comes in composites does not depend on its images, so {fewest.trigger}'s are seen "
-                f"far more often each and learnt by heart; add images, or train with fewer of {most.trigger}'s.",
-            )
+    for few, most in (pair for plan in plans for pair in unbalanced(plan)):
+        yield _hint(
+            "characters",
+            f"{few.trigger}: {len(few.images)} images, {most.trigger}: {len(most.images)}",
+            f"how often a character comes in composites does not depend on its images, so {few.trigger}'s are seen "
+            f"far more often each and learnt by heart; add images, or train with fewer of {most.trigger}'s.",
+        )
 
 
 def _about_seed(settings: Settings) -> Iterator[Finding]:

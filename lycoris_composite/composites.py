@@ -45,16 +45,20 @@ class Reading:
 
     def samples(self, plan: Plan, epoch: int) -> Iterator[Sample]:
         """An epoch's samples of a plan, batch by batch."""
-        # the embedded trainer does not know token_warmup_step
-        schedule = None if self.stages[1].trainer == "builtin" else self.schedule
-        return samples(plan, epoch, schedule, self.budget)
+        return samples(plan, epoch, self._warm_up, self.budget)
 
-    def in_order(self, plan: Plan, epoch: int) -> list[Sample]:
+    @property
+    def _warm_up(self) -> Schedule | None:
+        """What `token_warmup_step` is counted by; the embedded trainer does not know it."""
+        return None if self.stages[1].trainer == "builtin" else self.schedule
+
+    def in_order(self, plan: Plan, epoch: int) -> Iterator[Sample]:
         """The same, in the order of training."""
         counts = [one.batches for one in self.plans]
         start = list(accumulate(counts, initial=0))[list(map(id, self.plans)).index(id(plan))]
         places = {batch: place for place, batch in enumerate(epoch_order(sum(counts), plan.seed, epoch))}
-        return sorted(self.samples(plan, epoch), key=lambda sample: places[start + sample.batch])
+        batches = sorted(range(plan.batches), key=lambda batch: places[start + batch])
+        return samples(plan, epoch, self._warm_up, self.budget, batches)
 
 
 def read(settings: Settings) -> Reading:

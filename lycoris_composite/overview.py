@@ -46,9 +46,12 @@ class Cast:
     tags: tuple[tuple[str, int], ...]
 
 
-def samples(plan: Plan, epoch: int, schedule: Schedule | None, budget: Budget | None) -> Iterator[Sample]:
-    """An epoch's samples, batch by batch. No schedule is for a trainer that does not know `token_warmup_step`."""
-    for batch in range(plan.batches):
+def samples(
+    plan: Plan, epoch: int, schedule: Schedule | None, budget: Budget | None, batches: Iterable[int] | None = None
+) -> Iterator[Sample]:
+    """The samples of an epoch, or of some of its batches in their order. No schedule is for a trainer that does not know
+    `token_warmup_step`."""
+    for batch in range(plan.batches) if batches is None else batches:
         progress = Progress() if schedule is None else schedule.progress(epoch, batch, plan.batches)
         for index in plan.batch(epoch, batch):
             yield _sample(plan, plan.composite(epoch, index), epoch, batch, progress, budget)
@@ -91,14 +94,18 @@ def warnings(plan: Plan, seen: Iterable[Sample], limit: int | None) -> list[str]
 
 
 def _few_images(plan: Plan) -> Iterator[str]:
+    for character, most in unbalanced(plan):
+        yield (
+            f"{character.trigger} has {len(character.images)} image(s), {most.trigger} {len(most.images)}: each of the few is "
+            "seen far more often; add images, or expect its poses and backgrounds to be learned with it."
+        )
+
+
+def unbalanced(plan: Plan) -> list[tuple[Character, Character]]:
+    """Characters with far fewer images than another, each before the one that has most. Composites do not come more often
+    for images, so each of the few is seen more often."""
     most = max(plan.characters, key=lambda character: len(character.images))
-    for character in plan.characters:
-        few, many = len(character.images), len(most.images)
-        if few < many * _FEW:
-            yield (
-                f"{character.trigger} has {few} image(s), {most.trigger} {many}: each of the few is seen far more often; "
-                "add images, or expect its poses and backgrounds to be learned with it."
-            )
+    return [(one, most) for one in plan.characters if len(one.images) < _FEW * len(most.images)]
 
 
 def _cropped(plan: Plan) -> Iterator[str]:

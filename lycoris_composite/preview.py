@@ -73,7 +73,7 @@ def look_at(settings: config.Settings, epoch: int, count: int) -> Preview:
     for plan in found.plans:
         seen = chain.from_iterable(found.samples(plan, number) for number in range(1, found.schedule.epochs + 1))
         lines += warnings(plan, islice(seen, _MOST_READ), limit)
-        own = chosen(found.in_order(plan, epoch), count)
+        own = chosen(list(islice(found.in_order(plan, epoch), max(count, _MOST_READ))), count)
         pictures = in_parallel(lambda sample: composite_picture(sample.composite), own, "drawing composites")
         looks.append(Look(plan, list(zip(own, pictures, strict=True)), cast(plan, epoch), plan.pair_counts(epoch)))
     return Preview(found.stages[1].name, epoch, lines, looks, found.costs, limit)

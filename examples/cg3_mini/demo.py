@@ -8,6 +8,7 @@ embedded trainer.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def main() -> None:
     say = lambda text: print(f"\n== {text} ({time.monotonic() - start:.0f} s)", flush=True)  # noqa: E731
     say("training both stages")
     # samples and losses for `lycoris-composite gallery`; the embedded trainer logs none
-    flags = ["--sample_every_n_epochs", "16"]
+    flags = ["--sample_every_n_epochs", "16", "--sample_prompts", str(_prompts(args.output))]
     flags += ["--logging_dir", str(args.output / "logs")] if trainer == "train_network" else []
     first, second = experiment.train(args.output, trainer, flags=flags)
     wanted = experiment.requests(args.count, SEED)
@@ -48,6 +49,17 @@ def main() -> None:
     picture = sheet.save(args.output, shown)
     print(f"\n{experiment.table(rows)}\n")
     say(f"done with {'the embedded trainer' if trainer == 'builtin' else 'sd-scripts'}; open {picture}")
+
+
+def _prompts(folder: Path) -> Path:
+    """A few prompts in few steps, so that samples cost less than a minute of the demo."""
+    settings = {"width": 128, "height": 64, "sample_steps": 12, "seed": SEED}
+    asked = [*experiment.requests(6, SEED)[::2], experiment.requests(1, SEED, marked=False)[0]]
+    prompts = [{"prompt": one.prompt, "negative_prompt": one.negative, **settings} for one in asked]
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "prompts.json"
+    path.write_text(json.dumps(prompts, indent=1), encoding="utf-8")
+    return path
 
 
 def _trainer() -> str:
