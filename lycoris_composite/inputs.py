@@ -105,15 +105,17 @@ def with_images(datasets: Iterable[Dataset], plans: Sequence[Plan]) -> list[Data
 
 
 def input_digests(stages: Sequence[Stage], plans: Sequence[Plan], show_progress: bool) -> dict[int, dict[str, str]]:
-    """By each stage's number: digests of the files that it reads, by path. Those are images, captions and weights."""
+    """By each stage's number: digests of the files that it reads, by absolute path: images, captions, weights, and the
+    dataset_config."""
     data: set[Path] = set()
     for character in (character for plan in plans for character in plan.characters):
         captions = (caption_file(image.path, character.subset) for image in character.images)
         data |= {Path(path) for path in captions if path} | {Path(image.path) for image in character.images}
+    data |= {Path(stage.settings["dataset_config"]) for stage in stages if stage.settings.get("dataset_config")}
     inputs = {stage.number: data.union(*(files_of(Path(name)) for _, name in stage.weight_files)) for stage in stages}
     ordered = sorted(set().union(*inputs.values()))
     found = dict(zip(ordered, in_parallel(digest, ordered, "reading inputs" if show_progress else None), strict=True))
-    return {number: {str(path): found[path] for path in sorted(paths)} for number, paths in inputs.items()}
+    return {number: {os.path.abspath(path): found[path] for path in sorted(paths)} for number, paths in inputs.items()}
 
 
 def duplicates(digests: Mapping[str, str], plans: Sequence[Plan]) -> list[str]:
@@ -121,7 +123,7 @@ def duplicates(digests: Mapping[str, str], plans: Sequence[Plan]) -> list[str]:
     paths = sorted({image.path for plan in plans for character in plan.characters for image in character.images})
     same: dict[str, list[str]] = {}
     for path in paths:
-        same.setdefault(digests[str(Path(path))], []).append(path)
+        same.setdefault(digests[os.path.abspath(path)], []).append(path)
     groups = [group for group in same.values() if len(group) > 1]
     return _shortened([f"the same picture: {', '.join(_shortened(group))}" for group in groups])
 

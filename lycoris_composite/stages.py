@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
 import zlib
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ DEFAULT_NAME = "last"  # upstream's, where output_name is missing
 # They say where an interrupted run goes on, which is the stage that runs first.
 _RESUME_KEYS = ("resume", "resume_from_huggingface", "initial_epoch", "initial_step", "skip_until_initial_step")
 # What does not change the weights, and may be another when an interrupted run goes on. Paths count by what they hold.
+_PATHS = ("pretrained_model_name_or_path", "vae", "train_data_dir", "reg_data_dir", "dataset_config")
 _WITHOUT_EFFECT = re.compile(
     "(sample|log|logging|wandb|console_log|huggingface|metadata|save_every|save_last|save_n_epoch|save_state)_.*"
     "|save_state|logging_dir|async_upload|training_comment|max_data_loader_n_workers|persistent_data_loader_workers"
@@ -71,8 +73,9 @@ class Stage:
 
     @property
     def shaping(self) -> dict[str, str]:
-        """The settings that shape the weights, as text."""
-        kept = {**self.settings, "composite": asdict(self.composite) if self.composite else None}
+        """The settings that shape the weights, as text; paths are absolute, so that no other spelling is a change."""
+        paths = {key: os.path.abspath(self.settings[key]) for key in _PATHS if os.path.exists(self.settings.get(key) or "")}
+        kept = {**self.settings, **paths, "composite": asdict(self.composite) if self.composite else None}
         ignored = {*SECRETS, *_RESUME_KEYS}
         kept = {key: value for key, value in kept.items() if key not in ignored and not _WITHOUT_EFFECT.fullmatch(key)}
         return {key: json.dumps(value, ensure_ascii=False) for key, value in sorted(kept.items()) if value is not None}

@@ -98,6 +98,26 @@ def test_inputs_are_known_by_their_content(settings, tmp_path):
     assert {path for path in after if after[path] != before[path]} == {str(caption)}
 
 
+def test_another_spelling_of_a_path_is_no_change_but_another_dataset_config_is(settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = tmp_path / "data.toml"
+    subsets = "".join(f'[[datasets.subsets]]\nimage_dir = "{path}"\n' for path in sorted((tmp_path / "data").iterdir()))
+    config.write_text(f"[[datasets]]\nresolution = 128\n{subsets}")
+
+    def seen(**kohya: object) -> tuple:
+        own = Settings(settings.path, {**settings.kohya, **kohya}, settings.composite)
+        stages = stages_of(own)
+        digests = inputs.input_digests(stages, inputs.plans_of(own, inputs.datasets_to_join(own), ()), show_progress=False)
+        return [stage.shaping for stage in stages], digests
+
+    assert seen(train_data_dir="data") == seen(train_data_dir=str(tmp_path / "data"))
+    before = seen(dataset_config="data.toml")
+    assert before == seen(dataset_config=str(config))
+    config.write_text(config.read_text() + "num_repeats = 2\n")
+    (_, digests), (_, old) = seen(dataset_config="data.toml"), before
+    assert [path for path in digests[1] if digests[1][path] != old[1][path]] == [str(config)]
+
+
 def test_a_name_is_shown_without_what_it_would_do_to_a_terminal(capsys):
     name = "rin\n\x1b[31m\u202e\udcff é 凛.png"
 
