@@ -104,31 +104,16 @@ def _wide_model(folder: Path, channels: int) -> Path:
 
 
 def _settings(model: Path, tokens: Path, data: Path) -> dict[str, Any]:
+    from tests.world import SETTINGS
+
     return {
+        **SETTINGS,
         "pretrained_model_name_or_path": str(model),
         "tokenizer_cache_dir": str(tokens),
         "train_data_dir": str(data),
-        "network_module": "lycoris.kohya",
-        "network_args": ["conv_dim=0", "conv_alpha=16", "algo=loha"],
-        "network_dim": 4,
-        "network_alpha": 1,
-        "learning_rate": 5e-4,
-        "optimizer_type": "AdamW",
-        "resolution": "128,128",
-        "enable_bucket": True,
-        "min_bucket_reso": 64,
-        "keep_tokens": 1,
-        "caption_extension": ".txt",
-        "cache_latents": True,
-        "train_batch_size": 2,
         "max_train_steps": 4,
         "save_every_n_steps": 2,
         "save_state": True,
-        "max_data_loader_n_workers": 0,
-        "sdpa": True,
-        "mixed_precision": "no",
-        "output_name": "cg3",
-        "seed": 42,
     }
 
 

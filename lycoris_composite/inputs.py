@@ -125,8 +125,9 @@ def duplicates(digests: Mapping[str, str], plans: Sequence[Plan]) -> list[str]:
     for path in paths:
         same.setdefault(digests[os.path.abspath(path)], []).append(path)
     groups = [group for group in same.values() if len(group) > 1]
-    return _shortened([f"the same picture: {', '.join(_shortened(group))}" for group in groups])
+    return shortened([f"the same picture: {', '.join(shortened(group))}" for group in groups])
 
 
-def _shortened(lines: list[str]) -> list[str]:
-    return lines if len(lines) <= _MOST_SHOWN else [*lines[:_MOST_SHOWN], f"and {len(lines) - _MOST_SHOWN:,} more"]
+def shortened(lines: list[str], most: int = _MOST_SHOWN) -> list[str]:
+    """The first lines, and a last one that counts the others."""
+    return lines if len(lines) <= most else [*lines[:most], f"and {len(lines) - most:,} more"]

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from lycoris_composite import config, pages, sheets
 from lycoris_composite.composites import composite_picture, read
 from lycoris_composite.costs import Cost
+from lycoris_composite.inputs import shortened
 from lycoris_composite.overview import Cast, Sample, cast, kept_share, warnings
 from lycoris_composite.plan import Panel, Plan
 from lycoris_composite.progress import in_parallel
@@ -68,7 +69,7 @@ def look_at(settings: config.Settings, epoch: int, count: int) -> Preview:
     """Reads the data as training will. What cannot be used is left out, with a warning for each."""
     found = read(settings)
     limit = found.budget.limit if found.budget else None
-    lines = [*found.notes, *(f"cannot be used: {reason}" for reason in _shortened(list(found.bad.values())))]
+    lines = [*found.notes, *(f"cannot be used: {reason}" for reason in shortened(list(found.bad.values()), _MOST_BAD))]
     looks = []
     for plan in found.plans:
         seen = chain.from_iterable(found.samples(plan, number) for number in range(1, found.schedule.epochs + 1))
@@ -88,10 +89,6 @@ def chosen(found: Sequence[Sample], count: int) -> list[Sample]:
         times[pair] += 1
         ranks.append((times[pair], place))
     return [found[place] for _, place in sorted(sorted(ranks)[:count], key=lambda rank: rank[1])]
-
-
-def _shortened(lines: list[str]) -> list[str]:
-    return lines if len(lines) <= _MOST_BAD else [*lines[:_MOST_BAD], f"and {len(lines) - _MOST_BAD:,} more"]
 
 
 # --- the page --------------------------------------------------------------------------------------------------------

@@ -14,6 +14,28 @@ import toml
 from tests import tiny
 from tests.helpers import ROOT
 
+# What every small training here shares: both stages in seconds on a CPU.
+SETTINGS: dict[str, Any] = {
+    "network_module": "lycoris.kohya",
+    "network_args": ["conv_dim=0", "conv_alpha=16", "algo=loha"],
+    "network_dim": 4,
+    "network_alpha": 1,
+    "learning_rate": 5e-4,
+    "optimizer_type": "AdamW",
+    "resolution": "128,128",
+    "enable_bucket": True,
+    "min_bucket_reso": 64,
+    "keep_tokens": 1,
+    "caption_extension": ".txt",
+    "cache_latents": True,
+    "train_batch_size": 2,
+    "max_data_loader_n_workers": 0,
+    "sdpa": True,
+    "mixed_precision": "no",
+    "output_name": "cg3",
+    "seed": 42,
+}
+
 
 @dataclass
 class Run:
@@ -94,30 +116,13 @@ def make_world(folder: Path, sd_scripts: Path | None = None) -> World:
     prompts = folder / "prompts.json"
     prompts.write_text('[{"prompt": "rin", "width": 64, "height": 64, "sample_steps": 2, "seed": 1}]')
     config = {
+        **SETTINGS,
         "pretrained_model_name_or_path": str(folder / "model"),
         "tokenizer_cache_dir": str(folder / "tokenizer"),
         "train_data_dir": str(folder / "data"),
-        "network_module": "lycoris.kohya",
-        "network_args": ["conv_dim=0", "conv_alpha=16", "algo=loha"],
-        "network_dim": 4,
-        "network_alpha": 1,
-        "learning_rate": 5e-4,
-        "optimizer_type": "AdamW",
-        "resolution": "128,128",
-        "enable_bucket": True,
-        "min_bucket_reso": 64,
-        "keep_tokens": 1,
         "shuffle_caption": True,
-        "caption_extension": ".txt",
-        "cache_latents": True,
-        "train_batch_size": 2,
         "max_train_steps": 3,
         "max_token_length": 225,
-        "max_data_loader_n_workers": 0,
-        "sdpa": True,
-        "mixed_precision": "no",
-        "output_name": "cg3",
-        "seed": 42,
         "sample_prompts": str(prompts),
     }
     return World(folder, sd_scripts, config)
