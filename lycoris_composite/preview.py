@@ -174,13 +174,8 @@ def _cell(sample: Sample, picture: Image.Image, limit: int | None, font: Any) ->
     picture = sheets.scaled(picture, _SHEET_HEIGHT)
     if picture.width > _WIDTH - 2 * _MARGIN:
         picture = picture.resize((_WIDTH - 2 * _MARGIN, round(picture.height * (_WIDTH - 2 * _MARGIN) / picture.width)))
-    width = max(picture.width, 280)
-    lines = sheets.wrapped(sample.spans or [("muted", "no caption in this epoch")], width, font)
-    lines += sheets.wrapped([("muted", _facts(sample, limit))], width, font)
-    cell = Image.new("RGB", (width, picture.height + 6 + len(lines) * sheets.line_height(font)), sheets.PAPER)
-    cell.paste(picture, (0, 0))
-    sheets.write_lines(ImageDraw.Draw(cell), (0, picture.height + 6), lines, font)
-    return cell
+    caption = sample.spans or [("muted", "no caption in this epoch")]
+    return sheets.captioned(picture, [caption, [("muted", _facts(sample, limit))]], font, least_width=280)
 
 
 def _facts(sample: Sample, limit: int | None) -> str:

@@ -68,6 +68,16 @@ def line_height(own: ImageFont.FreeTypeFont) -> int:
     return round(own.size * 1.4)
 
 
+def captioned(picture: Image.Image, texts: Sequence[Spans], own: ImageFont.FreeTypeFont, least_width: int = 0) -> Image.Image:
+    """The picture above texts that are as wide as it, or `least_width` pixels; each begins a line."""
+    width = max(picture.width, least_width)
+    lines = [line for text in texts for line in wrapped(text, width, own)]
+    sheet = Image.new("RGB", (width, picture.height + 6 + len(lines) * line_height(own)), PAPER)
+    sheet.paste(picture, (0, 0))
+    write_lines(ImageDraw.Draw(sheet), (0, picture.height + 6), lines, own)
+    return sheet
+
+
 def scaled(picture: Image.Image, height: int) -> Image.Image:
     """The picture at a height in pixels."""
     width = max(1, round(picture.width * height / picture.height))
