@@ -68,8 +68,9 @@ def meanings(table: str) -> str:
     return " ".join(row.split("│")[4].strip() for row in table.splitlines() if row.count("│") == 5)
 
 
-def test_a_tokenizer_that_training_would_fetch(world: World, tmp_path: Path) -> None:
+def test_a_tokenizer_that_training_would_fetch(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process of its own: whether anything may be fetched is settled when the hub's library is imported."""
+    monkeypatch.delenv("HF_HUB_OFFLINE")
     config = world.write_config(tmp_path, tokenizer_cache_dir="gone")
     arguments = ["doctor", str(config), "--cpu", "--sd_scripts", str(world.sd_scripts)]
     done = python("-m", "lycoris_composite.cli", *arguments, cwd=tmp_path, HF_HOME=str(tmp_path / "hub"))
