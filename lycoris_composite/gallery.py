@@ -186,8 +186,8 @@ def _sheet(grid: Grid, shown: Mapping[Place, Shown], named: Sequence[tuple[str, 
     top = _MARGIN + 76 + (chart.height + _GAP if chart else 0)
     sheet = Image.new("RGB", (width, top + _HEAD + sum(heights) + _MARGIN), sheets.PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((_MARGIN, _MARGIN), f"{grid.name}: samples", sheets.INK, sheets.font(28, bold=True))
-    pen.text((_MARGIN, _MARGIN + 42), _left_out(grid, len(kept), shown), sheets.MUTED, own)
+    sheets.write_lines(pen, (_MARGIN, _MARGIN), [[("name", f"{grid.name}: samples")]], sheets.font(28, bold=True))
+    sheets.write_lines(pen, (_MARGIN, _MARGIN + 42), [[("muted", _left_out(grid, len(kept), shown))]], own)
     if chart:
         sheet.paste(chart, (_MARGIN, _MARGIN + 76))
     _write_heads(pen, [_columns(grid)[column] for column in kept], lefts, top)
