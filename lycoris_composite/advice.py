@@ -9,7 +9,8 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
-from lycoris_composite.captions import render
+from lycoris_composite.captions import all_tags, render
+from lycoris_composite.characters import Character
 from lycoris_composite.config import Settings
 from lycoris_composite.findings import WARNING, Finding
 from lycoris_composite.overview import unbalanced
@@ -31,7 +32,8 @@ def advice(settings: Settings, stages: Sequence[Stage], plans: Sequence[Plan]) -
         *_about_states(kohya),
         *_about_latents(stages),
         *_about_attention(settings.trainer, kohya, plans),
-        *_about_length(kohya, plans),
+        *_about_length(stages[-1], plans),
+        *_about_validation(kohya),
         *_about_balance(plans),
         *_about_seed(settings),
     ]
@@ -70,11 +72,7 @@ def _about_states(kohya: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _about_latents(stages: Sequence[Stage]) -> Iterator[Finding]:
-    uncached = [
-        str(stage.number)
-        for stage in stages
-        if not stage.settings.get("cache_latents") and not stage.settings.get("cache_latents_to_disk")
-    ]
+    uncached = [str(stage.number) for stage in stages if not stage.caches_latents]
     if uncached:
         yield _hint(
             "cache_latents",
@@ -94,7 +92,10 @@ def _about_attention(trainer: str, kohya: Mapping[str, Any], plans: Sequence[Pla
         )
 
 
-def _about_length(kohya: Mapping[str, Any], plans: Sequence[Plan]) -> Iterator[Finding]:
+def _about_length(stage: Stage, plans: Sequence[Plan]) -> Iterator[Finding]:
+    if not stage.reads_clip:
+        return
+    kohya = stage.settings
     limit = kohya.get("max_token_length") or _CHUNK
     longest = max((_longest(plan) for plan in plans), default=0)
     if longest > limit:
@@ -107,19 +108,32 @@ def _about_length(kohya: Mapping[str, Any], plans: Sequence[Plan]) -> Iterator[F
 
 
 def _longest(plan: Plan) -> int:
-    """A lower bound for the tokens of the longest composite caption: nothing is tokenized."""
-    longest = {}
-    for character in plan.characters:
-        longest[character.trigger] = max(character.captions, key=lambda caption: len(_PIECE.findall(caption)))
+    """A lower bound for the tokens of the longest composite caption: nothing is tokenized. Captions in which chance
+    chooses (`enable_wildcard`) are taken for none."""
+    longest = {one.trigger: max((_tags(one, caption) for caption in one.captions), key=_pieces) for one in plan.characters}
     return max(
-        len(_PIECE.findall(render(plan.options.caption, pair, [_tags(longest[trigger], trigger) for trigger in pair])))
+        len(_PIECE.findall(render(plan.options.caption, pair, [longest[trigger] for trigger in pair])))
         for pair in permutations(sorted(longest), 2)
     )
 
 
-def _tags(caption: str, trigger: str) -> list[str]:
-    tags = [tag.strip() for tag in caption.split(",")]
-    return tags[1:] if tags[0] == trigger else tags
+def _pieces(tags: Sequence[str]) -> int:
+    return len(_PIECE.findall(", ".join(tags)))
+
+
+def _tags(character: Character, caption: str) -> list[str]:
+    rules = character.subset.rules
+    return [] if rules.enable_wildcard else [tag for tag in all_tags(caption, rules, None) if tag != character.trigger]
+
+
+def _about_validation(kohya: Mapping[str, Any]) -> Iterator[Finding]:
+    if kohya.get("validation_split") and kohya.get("validation_seed") is None:
+        yield _hint(
+            "validation_split",
+            "without validation_seed",
+            "sd-scripts draws what it trains on and what it holds out one after the other, so that they overlap; "
+            "set validation_seed.",
+        )
 
 
 def _about_balance(plans: Sequence[Plan]) -> Iterator[Finding]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from lycoris_composite.characters import Subset
 from lycoris_composite.errors import UserError
 from lycoris_composite.inputs import duplicates, input_digests
 from lycoris_composite.journal import Journal, StageRecord, changes, digest
@@ -28,36 +29,41 @@ class Task:
 
 
 def what_is_left(
-    journal: Journal, stages: Sequence[Stage], plans: Sequence[Plan], fresh: bool, continue_anyway: bool
+    journal: Journal,
+    stages: Sequence[Stage],
+    plans: Sequence[Plan],
+    subsets: Sequence[Subset],
+    fresh: bool,
+    continue_anyway: bool,
 ) -> tuple[list[Task], list[str]]:
-    """What is left to do, and lines to say first; reads the journal and every input. Raises UserError where an
-    interrupted run was another one."""
+    """What is left to do, and lines to say first; reads the journal and every input. `subsets` are all that the stages
+    read. Raises UserError where an interrupted run was another one."""
     journal.read(without=[stage.number for stage in stages] if fresh else [])
     for folder in {stage.output_dir for stage in stages}:
         remove_leftovers(folder)
         remove_leftovers(folder / "sample")
-    records = _records(stages, plans)
+    records = _records(stages, subsets)
     if not continue_anyway:
         check_unchanged(journal, stages, records)
     tasks, lines = tasks_of(journal, stages, records)
     return tasks, [*duplicates(records[stages[0].number].inputs, plans), *lines]
 
 
-def going_on(journal: Journal, stages: Sequence[Stage], plans: Sequence[Plan]) -> list[str]:
+def going_on(journal: Journal, stages: Sequence[Stage], subsets: Sequence[Subset]) -> list[str]:
     """A line for each stage that does not simply begin, changing nothing. Reads every input where a run has begun.
     Raises UserError where that was another one."""
     journal.read()
     if not journal.stages:
         return []
-    records = _records(stages, plans)
+    records = _records(stages, subsets)
     check_unchanged(journal, stages, records)
     return tasks_of(journal, stages, records)[1]
 
 
-def _records(stages: Sequence[Stage], plans: Sequence[Plan]) -> dict[int, StageRecord]:
+def _records(stages: Sequence[Stage], subsets: Sequence[Subset]) -> dict[int, StageRecord]:
     """What a run that begins now would write down of each stage."""
     processes = os.environ.get("WORLD_SIZE", "1")
-    inputs = input_digests(stages, plans, show_progress=True)
+    inputs = input_digests(stages, subsets, show_progress=True)
     return {
         stage.number: StageRecord({**stage.shaping, "processes": processes}, inputs[stage.number], starting_weights(stage))
         for stage in stages

@@ -222,8 +222,8 @@ def first_tag(text: str, rules: CaptionRules) -> str:
     return head.lstrip(_BYTE_ORDER_MARK).split(rules.caption_separator)[0].strip()
 
 
-def all_tags(text: str, rules: CaptionRules, rng: random.Random) -> list[str]:
-    """Every tag that training can show of a caption, in file order; only wildcards are left to `rng`."""
+def all_tags(text: str, rules: CaptionRules, rng: random.Random | None) -> list[str]:
+    """Every tag that training can show of a caption, in file order; `rng` is for wildcards alone."""
     return _joined(_parse(text, rules, rng), rules).in_order
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import random
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +36,8 @@ class Subset:
     rules: CaptionRules
     images: tuple[TrainingImage, ...] = ()
     flip_aug: bool = False
+    held_out: float = 0.0  # the share of its images that validation keeps, chosen by `held_out_seed`
+    held_out_seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,18 @@ class Character:
 def read_subset(subset: Subset, skipped: Collection[str] = ()) -> Subset:
     """The subset with its images' sizes and captions, but for the images to be skipped. Raises UserError naming the
     file that cannot be used."""
-    paths = [path for path in image_paths(subset) if os.path.normpath(path) not in skipped]
+    paths = _trained([path for path in image_paths(subset) if os.path.normpath(path) not in skipped], subset)
     images = [TrainingImage(str(path), _readable_size(path), read_caption(path, subset)) for path in paths]
     return replace(subset, images=tuple(images))
+
+
+def _trained(paths: list[Path], subset: Subset) -> list[Path]:
+    """Those that validation does not hold out: upstream's `split_train_val`."""
+    if not 0 < subset.held_out <= 1:
+        return paths
+    shuffled = list(paths)
+    random.Random(subset.held_out_seed).shuffle(shuffled)
+    return sorted(shuffled[: math.ceil(len(paths) * (1 - subset.held_out))])
 
 
 def image_paths(subset: Subset) -> list[Path]:

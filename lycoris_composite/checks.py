@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from lycoris_composite import checkout, config
+from lycoris_composite.characters import Subset
 from lycoris_composite.errors import UserError, one_line, raise_first
-from lycoris_composite.inputs import bad_files, datasets_to_join, plans_of, weight_errors
+from lycoris_composite.inputs import bad_files, datasets_to_join, plans_of, weight_errors, with_images
 from lycoris_composite.plan import Plan
 from lycoris_composite.stages import DEFAULT_NAME, Stage, stages_of, without_cuda
 from lycoris_composite.subsets import Dataset, datasets_of
@@ -71,6 +72,17 @@ class Checked:
     def skipped(self) -> frozenset[str]:
         """The images to train without."""
         return frozenset(self.bad)
+
+    @property
+    def single_images(self) -> list[Dataset]:
+        """What stage 1 reads, its images' sizes and captions among it."""
+        return with_images(self.singles, self.plans, self.skipped)
+
+    @property
+    def subsets(self) -> list[Subset]:
+        """All that the stages read."""
+        single = [subset for dataset in self.single_images for subset in dataset.subsets]
+        return [*single, *(character.subset for plan in self.plans for character in plan.characters)]
 
     @property
     def journal_file(self) -> Path:
@@ -136,7 +148,11 @@ def _check_data(done: Checked, request: Request, judge: Judge, say: Callable[[st
         if stage.composite is None:
             done.singles = judge.attempt(partial(datasets_of, stage.settings, "natural")) or []
     datasets = judge.attempt(lambda: datasets_to_join(done.settings))
-    bad = judge.attempt(lambda: bad_files(datasets, show_progress), is_long=True) if datasets is not None else None
+    bad = (
+        judge.attempt(lambda: bad_files([*done.singles, *datasets], show_progress), is_long=True)
+        if datasets is not None
+        else None
+    )
     if bad is not None:
         done.bad = bad
         judge.attempt(lambda: _check_bad(bad, request.skip_bad, say))

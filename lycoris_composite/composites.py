@@ -20,9 +20,9 @@ from lycoris_composite.overview import Sample, samples
 from lycoris_composite.pairing import epoch_order
 from lycoris_composite.plan import CACHED_PIXEL_EPOCHS, Composite, Plan
 from lycoris_composite.stages import Stage, stages_of
-from lycoris_composite.subsets import datasets_of
+from lycoris_composite.subsets import check_types, datasets_of
 
-_CLIP_TRAINERS = ("train_network", "sdxl_train_network", "builtin")
+_OTHER_LIMITS = ("lumina_train_network",)  # trainers whose own tokenizers cut captions
 # What draws anew each time, and is left out of pictures.
 _NOT_SHOWN = ("random_crop", "color_aug")
 
@@ -55,27 +55,34 @@ class Reading:
     def in_order(self, plan: Plan, epoch: int) -> Iterator[Sample]:
         """The same, in the order of training."""
         counts = [one.batches for one in self.plans]
-        start = list(accumulate(counts, initial=0))[list(map(id, self.plans)).index(id(plan))]
+        start = list(accumulate(counts, initial=0))[self.plans.index(plan)]
         places = {batch: place for place, batch in enumerate(epoch_order(sum(counts), plan.seed, epoch))}
         batches = sorted(range(plan.batches), key=lambda batch: places[start + batch])
         return samples(plan, epoch, self._warm_up, self.budget, batches)
 
 
 def read(settings: Settings) -> Reading:
-    """Reads the data as training will, but for files that cannot be used. Raises UserError for what no run would take."""
+    """Reads the data as training will, but for files that cannot be used. Raises UserError for data that no run would
+    take."""
     first, second = stages_of(settings)
-    datasets = datasets_to_join(settings)
-    bad = bad_files(datasets, show_progress=True)
+    for stage in (first, second):
+        check_types(stage.settings, str(settings.path))
+    singles, datasets = datasets_of(first.settings, settings.composite.aspect), datasets_to_join(settings)
+    bad = bad_files([*singles, *datasets], show_progress=True)
     plans = plans_of(settings, datasets, bad)
     for plan in plans:
-        if plan.options.join == "pixel" and second.settings.get("cache_latents"):
+        if plan.options.join == "pixel" and second.caches_latents:
             plan.cycle_epochs = CACHED_PIXEL_EPOCHS
-    singles = with_images(datasets_of(first.settings, settings.composite.aspect), plans)
-    costs = cost_of(first, single_work(singles)), cost_of(second, composite_work(plans))
+    costs = cost_of(first, single_work(with_images(singles, plans, bad))), cost_of(second, composite_work(plans))
     budget, notes = _budget(second)
-    for key in filter(second.settings.get, _NOT_SHOWN):
-        notes.append(f"{key}: left out of these pictures, as it draws anew each time.")
-    return Reading((first, second), plans, costs, budget, bad, notes)
+    return Reading((first, second), plans, costs, budget, bad, [*notes, *_not_shown(second.settings)])
+
+
+def _not_shown(settings: Mapping[str, Any]) -> Iterator[str]:
+    for key in filter(settings.get, _NOT_SHOWN):
+        yield f"{key}: left out of these pictures, as it draws anew each time."
+    if settings.get("validation_split") and settings.get("validation_seed") is None:
+        yield "validation_split: without validation_seed sd-scripts draws others to hold out than are left out here."
 
 
 def composite_picture(composite: Composite) -> Image.Image:
@@ -86,12 +93,13 @@ def composite_picture(composite: Composite) -> Image.Image:
 
 def _budget(stage: Stage) -> tuple[Budget | None, list[str]]:
     """What counts captions' tokens; where it should but cannot, None and a line that says why."""
-    settings: Mapping[str, Any] = stage.settings
-    if stage.trainer not in _CLIP_TRAINERS or settings.get("v2"):
+    if stage.trainer in _OTHER_LIMITS:
+        return None, ["tokens are not counted, and captions not cut, as training with this model's own tokenizer will."]
+    if not stage.reads_clip:
         return None, []
     try:
         from lycoris_composite.trainers.tokenizers import caption_budget
 
-        return caption_budget(settings), []
+        return caption_budget(stage.settings), []
     except (UserError, ImportError) as error:
         return None, [f"tokens are not counted, and captions not cut: {error}"]

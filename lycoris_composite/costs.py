@@ -102,7 +102,7 @@ def _largest(sizes: Iterable[Size]) -> Size:
 
 def cost_of(stage: Stage, work: Work) -> Cost:
     schedule = schedule_of(stage.settings, work.batches)
-    if stage.settings.get("cache_latents") or stage.settings.get("cache_latents_to_disk"):
+    if stage.caches_latents:
         return Cost(schedule, work.samples, sum(work.panels.values()), 0)
     panels = PANELS if stage.composite is not None and stage.composite.join == "latent" else 1
     return Cost(schedule, work.samples, 0, work.samples * panels / schedule.steps_an_epoch)

@@ -20,7 +20,6 @@ from lycoris_composite.config import DEFAULT_TRAINER
 from lycoris_composite.costs import Work, composite_work, single_work
 from lycoris_composite.errors import UserError, one_line, sentence
 from lycoris_composite.findings import ERROR, OK, WARNING, Finding
-from lycoris_composite.inputs import with_images
 from lycoris_composite.journal import Journal, check_not_held
 from lycoris_composite.stages import Stage, without_cuda
 from lycoris_composite.surroundings import amount, patches, sd_scripts, surroundings
@@ -139,20 +138,22 @@ def _going_on(checked: Checked, judge: AllRefusals) -> list[Finding]:
     judge.attempt(lambda: check_not_held(checked.lock_file))
     if not checked.plans:
         return []
-    lines = judge.attempt(lambda: going_on(Journal(checked.journal_file), checked.stages, checked.plans), is_long=True)
+    lines = judge.attempt(lambda: going_on(Journal(checked.journal_file), checked.stages, checked.subsets), is_long=True)
     return [Finding("an earlier run", "", line) for line in lines or []]
 
 
 def _needs_rows(checked: Checked, cpu: bool) -> list[Finding]:
     if not checked.plans:
         return []
+    output = existing_folder(checked.lock_file)
     try:
         loads = _loads(checked)
         if not loads:
-            return [Finding("disk, memory", "not estimated", "only for LyCORIS, from a model whose shapes can be read")]
-        return [_disk_row(checked, loads), *_latents_rows(loads), _memory_row(checked, loads, cpu)]
+            why = Finding("disk, memory", "not estimated", "only for LyCORIS, from a model whose shapes can be read")
+            return [_free_disk(output), why]
+        return [*_disk_rows(checked, loads), _memory_row(checked, loads, cpu)]
     except Exception as error:  # values of a wrong type, a preset that is a missing file: a run says more of it
-        return [Finding("disk, memory", "not estimated", one_line(error), WARNING)]
+        return [_free_disk(output), Finding("disk, memory", "not estimated", one_line(error), WARNING)]
 
 
 Load = tuple[Stage, Work, needs.Model, needs.Network]
@@ -175,34 +176,40 @@ def _loads(checked: Checked) -> list[Load]:
 
 
 def _work(checked: Checked, stage: Stage) -> Work:
-    return composite_work(checked.plans) if stage.composite else single_work(with_images(checked.singles, checked.plans))
+    return composite_work(checked.plans) if stage.composite else single_work(checked.single_images)
 
 
 def _level(needed: float, free: float) -> str:
     return OK if needed < _NEARLY_ALL * free else WARNING
 
 
-def _disk_row(checked: Checked, loads: Sequence[Load]) -> Finding:
+def _disk_rows(checked: Checked, loads: Sequence[Load]) -> list[Finding]:
+    """For the output, and for latents that are cached beside the images: often both on one disk."""
+    output = existing_folder(checked.lock_file)
+    images = Path(checked.plans[0].characters[0].images[0].path).parent
     needed = sum(needs.output_bytes(stage, network, work) for stage, work, _, network in loads)
-    free = shutil.disk_usage(existing_folder(checked.lock_file)).free
+    latents = sum(needs.cached_bytes(stage, work, on_disk=True) for stage, work, _, _ in loads)
+    is_shared = output.stat().st_dev == images.stat().st_dev
+    together = (needed + latents, needed + latents) if is_shared else (needed, latents)
+    rows = [_disk_row("disk", needed, together[0], output, _files(loads), "; make room, or save less often")]
+    if latents:
+        what = "cache_latents_to_disk, beside the images"
+        rows.append(_disk_row("latents on disk", latents, together[1], images, what, "; make room"))
+    return rows
+
+
+def _disk_row(subject: str, needed: int, on_its_disk: int, folder: Path, what: str, advice: str) -> Finding:
+    free = shutil.disk_usage(folder).free
+    level = _level(on_its_disk, free)
+    found = f"about {amount(needed)} of {amount(free)} free"
+    return Finding(subject, found, f"{what}{'' if level == OK else advice}", level)
+
+
+def _files(loads: Sequence[Load]) -> str:
     files, states = (sum(kind) for kind in zip(*(needs.saves(one[0].settings, one[1].batches) for one in loads), strict=True))
     stage, _, _, network = loads[0]
-    parts = f"{files} files of about {amount(needs.file_bytes(stage, network))}"
-    if states:
-        parts += f", {states} states of about {amount(needs.state_bytes(stage, network))}"
-    level = _level(needed, free)
-    advice = "" if level == OK else "; make room, or save less often"
-    return Finding("disk", f"about {amount(needed)} of {amount(free)} free", f"{parts}{advice}", level)
-
-
-def _latents_rows(loads: Sequence[Load]) -> list[Finding]:
-    needed = sum(needs.cached_bytes(stage, work, on_disk=True) for stage, work, _, _ in loads)
-    folder = existing_folder(Path(loads[0][0].settings.get("train_data_dir") or ".") / "latents")
-    free = shutil.disk_usage(folder).free
-    found = f"about {amount(needed)} of {amount(free)} free"
-    return (
-        [Finding("latents on disk", found, "cache_latents_to_disk, beside the images", _level(needed, free))] if needed else []
-    )
+    text = f"{files} files of about {amount(needs.file_bytes(stage, network))}"
+    return f"{text}, {states} states of about {amount(needs.state_bytes(stage, network))}" if states else text
 
 
 def _memory_row(checked: Checked, loads: Sequence[Load], cpu: bool) -> Finding:

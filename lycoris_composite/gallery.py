@@ -73,7 +73,8 @@ def _pictures(grid: Grid, show_progress: bool) -> dict[Place, Shown]:
     loaded = in_parallel(load, places, "drawing samples" if show_progress else None)
     shown = {place: picture for place, picture in zip(places, loaded, strict=True) if picture is not None}
     if not shown:
-        raise UserError(f"{grid.stages[0].samples[0].path.parent}: no sample in it can be read; run training's sampling again.")
+        folder = grid.cells[places[0][0]][places[0][1]][0].path.parent
+        raise UserError(f"{folder}: no sample in it can be read; run training's sampling again.")
     return {place: _dated(place, shown) for place in shown}
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from lycoris_composite.characters import Subset, caption_file, image_paths, why_unusable
+from lycoris_composite.characters import Subset, caption_file, image_paths, read_subset, why_unusable
 from lycoris_composite.config import Settings, read_toml
 from lycoris_composite.errors import UserError
 from lycoris_composite.journal import digest
@@ -95,22 +95,25 @@ def plans_of(settings: Settings, datasets: Sequence[Dataset], skipped: Iterable[
     return [plan_of(dataset, settings.composite, stage.settings["seed"], frozenset(skipped)) for dataset in datasets]
 
 
-def with_images(datasets: Iterable[Dataset], plans: Sequence[Plan]) -> list[Dataset]:
-    """The datasets with the images that the plans have read of the same folders."""
-    read = {character.subset.folder: character.images for plan in plans for character in plan.characters}
-    return [
-        replace(dataset, subsets=tuple(replace(subset, images=read.get(subset.folder, ())) for subset in dataset.subsets))
-        for dataset in datasets
-    ]
+def with_images(datasets: Iterable[Dataset], plans: Sequence[Plan], skipped: Collection[str] = ()) -> list[Dataset]:
+    """The datasets, their subsets read but for the images to be skipped; what plans have read is not read again."""
+    known = {character.subset.folder: character.images for plan in plans for character in plan.characters}
+
+    def read(subset: Subset) -> Subset:
+        if subset.folder in known:
+            return replace(subset, images=known[subset.folder])
+        return read_subset(subset, skipped)
+
+    return [replace(dataset, subsets=tuple(map(read, dataset.subsets))) for dataset in datasets]
 
 
-def input_digests(stages: Sequence[Stage], plans: Sequence[Plan], show_progress: bool) -> dict[int, dict[str, str]]:
-    """By each stage's number: digests of the files that it reads, by absolute path: images, captions, weights, and the
-    dataset_config."""
+def input_digests(stages: Sequence[Stage], subsets: Iterable[Subset], show_progress: bool) -> dict[int, dict[str, str]]:
+    """By each stage's number: digests of the files that it reads, by absolute path: all subsets' images and captions,
+    weights, and the dataset_config."""
     data: set[Path] = set()
-    for character in (character for plan in plans for character in plan.characters):
-        captions = (caption_file(image.path, character.subset) for image in character.images)
-        data |= {Path(path) for path in captions if path} | {Path(image.path) for image in character.images}
+    for subset in subsets:
+        captions = (caption_file(image.path, subset) for image in subset.images)
+        data |= {Path(path) for path in captions if path} | {Path(image.path) for image in subset.images}
     data |= {Path(stage.settings["dataset_config"]) for stage in stages if stage.settings.get("dataset_config")}
     inputs = {stage.number: data.union(*(files_of(Path(name)) for _, name in stage.weight_files)) for stage in stages}
     ordered = sorted(set().union(*inputs.values()))

@@ -110,7 +110,9 @@ def _run(own: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> No
         _say(f"characters: {names}; {plan.composites} composites an epoch in {len(plan.sizes)} size(s)")
     with sole_run(checked.lock_file) if _is_main_process() else nullcontext():
         journal = Journal(checked.journal_file)
-        tasks, lines = _from_main_process(lambda: what_is_left(journal, stages, plans, own.fresh, own.continue_anyway))
+        tasks, lines = _from_main_process(
+            lambda: what_is_left(journal, stages, plans, checked.subsets, own.fresh, own.continue_anyway)
+        )
         for line in lines:
             _say(line)
         for task in tasks:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ def read_curves(grid: Grid, output_dir: Path, logs: Path | None) -> tuple[dict[i
         return {}, "No loss curve: reading the logs needs TensorBoard (pip install tensorboard)."
     journal = _journal(output_dir / f"{grid.name}.run.json")
     curves = {index: _curve(journal, stage.number, folders) for index, stage in enumerate(grid.stages)}
+    if logs and not journal.stages and len(grid.stages) == 1:  # a run of sd-scripts' own, whose logs somebody names
+        curves = {0: _whole_curve(logs)}
     found = {index: curve for index, curve in curves.items() if curve is not None}
     return found, "" if found else f"No loss curve: {folders[0]} holds no losses of this run."
 
@@ -66,12 +69,20 @@ def _curve(journal: Journal, number: int, folders: Sequence[Path]) -> Curve | No
     if record is None:
         return None
     log = journal.run_log(number, record.run)
-    values = _read([path for folder in folders for path in sorted(folder.glob(f"*{log.name}"))])
-    steps = [step for step in values if log.steps < step <= (log.steps + record.steps if record.steps else step)]
-    if not steps:
+    values = _read([path for folder in folders for path in sorted(folder.rglob(f"*{escape(log.name)}"))])
+    last = log.steps + record.steps if record.steps else max(values, default=0)
+    return _drawn({step - log.steps: value for step, value in values.items() if log.steps < step <= last})
+
+
+def _whole_curve(folder: Path) -> Curve | None:
+    return _drawn(_read([folder]))
+
+
+def _drawn(values: Mapping[int, tuple[float, float]]) -> Curve | None:
+    if not values:
         return None
-    raw, average = (np.array([values[step][place] for step in steps]) for place in (0, 1))
-    return Curve(np.array(steps) - log.steps, raw, average)
+    raw, average = (np.array([value[place] for value in values.values()]) for place in (0, 1))
+    return Curve(np.array(list(values)), raw, average)
 
 
 def _read(runs: Sequence[Path]) -> dict[int, tuple[float, float]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from lycoris_composite.captions import Budget, CaptionParts, Progress, all_tags, render, spans
+from lycoris_composite.captions import Budget, CaptionParts, Progress, all_tags, spans
 from lycoris_composite.characters import Character
 from lycoris_composite.costs import Schedule
 from lycoris_composite.images import covering_size
@@ -17,7 +18,8 @@ from lycoris_composite.plan import Composite, Plan
 _MOST_LISTED = 8
 _FEW = 1 / 3  # of the images that another character has
 _CROPPED = 1 / 3  # of an image
-_SEEN_OFTEN = 4  # below that a tag stands on one side by chance
+_SEEN_OFTEN = 4  # below that a tag is too rare to be taken for a side
+_CHANCE = 0.05  # that any tag is seen on one side alone, where only a part of training is looked at
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Sample:
 
     composite: Composite
     epoch: int
-    batch: int
+    batch: int  # the plan's number of its batch
     parts: CaptionParts | None
     spans: tuple[tuple[str, str], ...]
     tokens: int | None
@@ -59,9 +61,8 @@ def samples(
 
 def _sample(plan: Plan, composite: Composite, epoch: int, batch: int, progress: Progress, budget: Budget | None) -> Sample:
     parts = plan.caption_parts(composite, epoch, progress, budget)
-    template = plan.options.caption
-    found = () if parts is None else tuple(spans(template, parts.triggers, parts.tags))
-    tokens = None if budget is None or parts is None else budget.count(render(template, parts.triggers, parts.tags))
+    found = () if parts is None else tuple(spans(plan.options.caption, parts.triggers, parts.tags))
+    tokens = None if budget is None or parts is None else budget.count("".join(text for _, text in found))
     return Sample(composite, epoch, batch, parts, found, tokens)
 
 
@@ -87,10 +88,10 @@ def kept_share(image_size: Size, panel_size: Size) -> float:
     return panel_size[0] * panel_size[1] / (width * height)
 
 
-def warnings(plan: Plan, seen: Iterable[Sample], limit: int | None) -> list[str]:
-    """What is worth a look before training, most important first. `seen` are samples of as many epochs as one likes."""
-    seen = list(seen)
-    return [*_few_images(plan), *_cropped(plan), *_over_limit(seen, limit), *_one_sided(seen)]
+def warnings(plan: Plan, seen: Sequence[Sample], is_all: bool, limit: int | None) -> list[str]:
+    """What is worth a look before training, most important first. `seen` are the samples of all of training, or of its
+    beginning."""
+    return [*_few_images(plan), *_cropped(plan), *_over_limit(seen, limit), *_one_sided(seen, is_all)]
 
 
 def _few_images(plan: Plan) -> Iterator[str]:
@@ -131,14 +132,16 @@ def _over_limit(seen: Sequence[Sample], limit: int | None) -> Iterator[str]:
         )
 
 
-def _one_sided(seen: Sequence[Sample]) -> Iterator[str]:
+def _one_sided(seen: Sequence[Sample], is_all: bool) -> Iterator[str]:
+    """In a part of training many a tag stands on one side by chance: one of n appearances with 2 in 2**n."""
     sides: dict[str, list[int]] = defaultdict(lambda: [0, 0])
     for sample in seen:
         for side, tags in enumerate(sample.parts.tags if sample.parts else ()):
             for tag in tags:
                 sides[tag][side] += 1
+    least = _SEEN_OFTEN if is_all else math.ceil(1 + math.log2(max(1, len(sides)) / _CHANCE))
     for side, name in enumerate(("left", "right")):
-        found = sorted(tag for tag, counts in sides.items() if counts[side] >= _SEEN_OFTEN and not counts[1 - side])
+        found = sorted(tag for tag, counts in sides.items() if counts[side] >= least and not counts[1 - side])
         if found:
             yield (
                 f"tags that only ever stand on the {name}: {_listed(found)}; the model may take them for the side. "

@@ -13,12 +13,12 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from lycoris_composite import config, pages, sheets
-from lycoris_composite.composites import composite_picture, read
+from lycoris_composite.composites import Reading, composite_picture, read
 from lycoris_composite.costs import Cost
 from lycoris_composite.inputs import shortened
 from lycoris_composite.overview import Cast, Sample, cast, kept_share, warnings
 from lycoris_composite.plan import Panel, Plan
-from lycoris_composite.progress import in_parallel
+from lycoris_composite.progress import in_parallel, tracked
 from lycoris_composite.stages import DEFAULT_NAME
 from lycoris_composite.whole import whole, write_whole
 
@@ -72,12 +72,20 @@ def look_at(settings: config.Settings, epoch: int, count: int) -> Preview:
     lines = [*found.notes, *(f"cannot be used: {reason}" for reason in shortened(list(found.bad.values()), _MOST_BAD))]
     looks = []
     for plan in found.plans:
-        seen = chain.from_iterable(found.samples(plan, number) for number in range(1, found.schedule.epochs + 1))
-        lines += warnings(plan, islice(seen, _MOST_READ), limit)
+        lines += _warnings(found, plan)
         own = chosen(list(islice(found.in_order(plan, epoch), max(count, _MOST_READ))), count)
         pictures = in_parallel(lambda sample: composite_picture(sample.composite), own, "drawing composites")
         looks.append(Look(plan, list(zip(own, pictures, strict=True)), cast(plan, epoch), plan.pair_counts(epoch)))
     return Preview(found.stages[1].name, epoch, lines, looks, found.costs, limit)
+
+
+def _warnings(found: Reading, plan: Plan) -> list[str]:
+    """Those of a plan, from the beginning of training as far as there is time to read it."""
+    epochs = range(1, found.schedule.epochs + 1)
+    total = plan.composites * len(epochs)
+    seen = islice(chain.from_iterable(found.in_order(plan, number) for number in epochs), _MOST_READ)
+    read = list(tracked(seen, min(total, _MOST_READ), "reading captions"))
+    return warnings(plan, read, total <= _MOST_READ, found.budget.limit if found.budget else None)
 
 
 def chosen(found: Sequence[Sample], count: int) -> list[Sample]:

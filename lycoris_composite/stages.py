@@ -64,6 +64,16 @@ class Stage:
         return self.output_dir / f"{self.name}.{self.settings.get('save_model_as') or 'safetensors'}"
 
     @property
+    def caches_latents(self) -> bool:
+        """Upstream takes the one key for the other."""
+        return bool(self.settings.get("cache_latents") or self.settings.get("cache_latents_to_disk"))
+
+    @property
+    def reads_clip(self) -> bool:
+        """Whether its captions go to CLIP's tokenizer alone, and `max_token_length` is what they may have."""
+        return self.trainer in ("train_network", "sdxl_train_network", "builtin")
+
+    @property
     def config_file(self) -> Path:
         return self.output_dir / f"{self.name}.toml"
 

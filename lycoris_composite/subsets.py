@@ -27,6 +27,12 @@ OPTION_TYPES: dict[str, type] = {
     **dict.fromkeys(("class_tokens", "caption_extension"), str),
     "token_warmup_step": float,
 }
+_OTHER_TYPES: dict[str, type] = {
+    **dict.fromkeys(("train_batch_size", "dataset_repeats", "validation_seed", "seed"), int),
+    **dict.fromkeys(("max_train_epochs", "max_train_steps", "gradient_accumulation_steps", "max_token_length"), int),
+    **dict.fromkeys(("train_data_dir", "dataset_config", "pretrained_model_name_or_path", "tokenizer_cache_dir"), str),
+    "validation_split": float,
+}
 # `train_batch_size` and `dataset_repeats` are called so among kohya's flags, and otherwise in dataset_config files.
 FLAG_NAMES = {"batch_size": "train_batch_size", "num_repeats": "dataset_repeats"}
 
@@ -53,6 +59,14 @@ def datasets_of(settings: Mapping[str, Any], aspect: str, config: Mapping[str, A
     if not folder:
         raise UserError("train_data_dir: not set; name the folder of <repeats>_<character> folders, or a dataset_config.")
     return [_dataset([settings], _folders(Path(folder)), aspect)]
+
+
+def check_types(settings: Mapping[str, Any], where: str) -> None:
+    """Raises UserError for a value that the data or its schedule is computed with, and that is of another type. A trainer
+    checks these and all others; a preview has none."""
+    for key, kind in {**OPTION_TYPES, **_OTHER_TYPES}.items():
+        if settings.get(key) is not None:
+            check_value(settings[key], kind, f"{where} {key}")
 
 
 def plan_of(dataset: Dataset, options: CompositeOptions, seed: int, skipped: Collection[str] = ()) -> Plan:
@@ -150,6 +164,8 @@ def _subset(levels: Sequence[Mapping[str, Any]]) -> Subset:
         caption_extension=extension if extension.startswith(".") else f".{extension}",
         rules=CaptionRules(**rules),
         flip_aug=bool(_fall_back("flip_aug", levels, False)),
+        held_out=_fall_back("validation_split", levels[1:], 0.0),
+        held_out_seed=_fall_back("validation_seed", levels[1:], 0),
     )
 
 

@@ -14,8 +14,10 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from lycoris_composite import checks, inputs, journal, launcher
+from lycoris_composite.characters import Subset
 from lycoris_composite.config import CompositeOptions, Settings
 from lycoris_composite.errors import UserError, raise_first
+from lycoris_composite.plan import Plan
 from lycoris_composite.stages import Stage, stages_of
 from tests import tiny
 
@@ -80,6 +82,10 @@ def test_a_decompression_bomb_is_refused_unopened(settings, tmp_path, monkeypatc
     assert len(bad(settings)) == 9
 
 
+def subsets_of(plan: Plan) -> list[Subset]:
+    return [character.subset for character in plan.characters]
+
+
 def test_inputs_are_known_by_their_content(settings, tmp_path):
     model = tmp_path / "model"
     (model / "unet").mkdir(parents=True)
@@ -88,12 +94,12 @@ def test_inputs_are_known_by_their_content(settings, tmp_path):
     settings = Settings(settings.path, kohya, settings.composite)
     [plan] = inputs.plans_of(settings, inputs.datasets_to_join(settings), ())
     stage = stages_of(settings)[0]
-    before = inputs.input_digests([stage], [plan], show_progress=False)[1]
+    before = inputs.input_digests([stage], subsets_of(plan), show_progress=False)[1]
     assert len(before) == 9 + 9 + 1
 
     caption = tmp_path / "data/1_rin/01.txt"
     caption.write_text(caption.read_text() + ", new tag")
-    after = inputs.input_digests([stage], [plan], show_progress=False)[1]
+    after = inputs.input_digests([stage], subsets_of(plan), show_progress=False)[1]
 
     assert {path for path in after if after[path] != before[path]} == {str(caption)}
 
@@ -107,7 +113,8 @@ def test_another_spelling_of_a_path_is_no_change_but_another_dataset_config_is(s
     def seen(**kohya: object) -> tuple:
         own = Settings(settings.path, {**settings.kohya, **kohya}, settings.composite)
         stages = stages_of(own)
-        digests = inputs.input_digests(stages, inputs.plans_of(own, inputs.datasets_to_join(own), ()), show_progress=False)
+        [plan] = inputs.plans_of(own, inputs.datasets_to_join(own), ())
+        digests = inputs.input_digests(stages, subsets_of(plan), show_progress=False)
         return [stage.shaping for stage in stages], digests
 
     assert seen(train_data_dir="data") == seen(train_data_dir=str(tmp_path / "data"))
@@ -179,7 +186,7 @@ def test_a_dataset_config_is_checked_before_anything_computes_with_it(settings, 
 def test_a_picture_that_is_there_twice_is_named(settings, tmp_path):
     shutil.copy(tmp_path / "data/1_rin/01.png", tmp_path / "data/1_mio/02.png")
     [plan] = inputs.plans_of(settings, inputs.datasets_to_join(settings), ())
-    digests = inputs.input_digests(stages_of(settings), [plan], show_progress=False)[2]
+    digests = inputs.input_digests(stages_of(settings), subsets_of(plan), show_progress=False)[2]
     [line] = inputs.duplicates(digests, [plan])
     assert line == f"the same picture: {tmp_path / 'data/1_mio/02.png'}, {tmp_path / 'data/1_rin/01.png'}"
 
@@ -189,7 +196,7 @@ def test_a_thousand_copies_are_not_all_named(settings, tmp_path):
         for suffix in (".png", ".txt"):
             shutil.copy(tmp_path / f"data/1_rin/01{suffix}", tmp_path / f"data/1_rin/copy{number:02}{suffix}")
     [plan] = inputs.plans_of(settings, inputs.datasets_to_join(settings), ())
-    [line] = inputs.duplicates(inputs.input_digests(stages_of(settings), [plan], show_progress=False)[2], [plan])
+    [line] = inputs.duplicates(inputs.input_digests(stages_of(settings), subsets_of(plan), show_progress=False)[2], [plan])
     assert line.endswith(", and 21 more")
 
 
@@ -262,8 +269,8 @@ def test_weights_count_in_the_stage_that_reads_them(settings, tmp_path, weights)
     [plan] = inputs.plans_of(settings, inputs.datasets_to_join(settings), ())
     other = str(shutil.copy(weights, tmp_path / "other.safetensors"))
     stages = stages_with(settings, pretrained_model_name_or_path=str(weights), network_weights=other, stage2={"vae": other})
-    first, second = inputs.input_digests(stages, [plan], show_progress=False).values()
+    first, second = inputs.input_digests(stages, subsets_of(plan), show_progress=False).values()
     assert {str(weights), other} <= set(first)
     assert {str(weights), other} <= set(second)
     alone = stages_with(settings, pretrained_model_name_or_path=str(weights), network_weights=other)
-    assert other not in inputs.input_digests(alone, [plan], show_progress=False)[2]
+    assert other not in inputs.input_digests(alone, subsets_of(plan), show_progress=False)[2]

@@ -42,19 +42,19 @@ def test_the_cast_counts_who_stands_where():
 
 
 def test_nothing_is_said_where_all_is_well():
-    assert warnings(plan_of(), seen(plan_of(), 12), None) == []
+    assert warnings(plan_of(), seen(plan_of(), 12), True, None) == []
 
 
 def test_a_character_with_few_images_is_named():
     plan = plan_of([character("rin", WIDE * 10), character("uzuki", WIDE * 3), character("mio", WIDE * 4)])
-    [line] = warnings(plan, [], None)
+    [line] = warnings(plan, [], True, None)
     assert line.startswith("uzuki has 3 image(s), rin 10: ")
 
 
 def test_an_image_that_loses_a_third_is_named():
     characters = [character("rin", ((1600, 400),) * 3), *(character(name, ((48, 96),) * 3) for name in ("uzuki", "mio"))]
     canvas = Canvas((512, 512), aspect="equal")
-    [line] = warnings(plan_of(characters, canvas=canvas, options=CompositeOptions(aspect="equal")), [], None)
+    [line] = warnings(plan_of(characters, canvas=canvas, options=CompositeOptions(aspect="equal")), [], True, None)
     assert line.startswith("3 image(s) lose a third or more to a crop: ")
     assert "rin" in line
     assert "(88%)" in line  # 1600x400 in 256x512: an eighth is left
@@ -70,7 +70,7 @@ def test_captions_over_the_limit_are_counted():
     budget = Budget(4, lambda text: len(text.split()))
     found = seen(plan, 1, budget)
     assert all(sample.tokens <= 4 for sample in found)
-    [line] = [line for line in warnings(plan, found, 4) if "over the limit" in line]
+    [line] = [line for line in warnings(plan, found, True, 4) if "over the limit" in line]
     cut = sum(len(plan.caption(s.composite, s.epoch).split()) > 4 for s in found)
     assert line.startswith(f"{cut} of {len(found)} captions are over the limit of 4 tokens")
 
@@ -78,7 +78,7 @@ def test_captions_over_the_limit_are_counted():
 def test_a_tag_that_only_ever_stands_on_one_side_is_named():
     plan = plan_of()
     left_only = [sample for sample in seen(plan, 8) if sample.composite.panels[0].character.trigger == "rin"]
-    lines = warnings(plan, left_only, None)
+    lines = warnings(plan, left_only, True, None)
     left = next(line for line in lines if line.startswith("tags that only ever stand on the left"))
     assert "rin picture 0, rin picture 1, rin picture 2;" in left
     assert "smile" not in left  # which others have on the right
@@ -87,4 +87,4 @@ def test_a_tag_that_only_ever_stands_on_one_side_is_named():
 def test_a_dropped_caption_is_none():
     plan = plan_of([character(name, caption_dropout_rate=1.0) for name in ("rin", "uzuki")])
     assert {sample.caption for sample in seen(plan, 1)} == {""}
-    assert warnings(plan, seen(plan, 1), 75) == []
+    assert warnings(plan, seen(plan, 1), True, 75) == []

@@ -118,6 +118,12 @@ def composite_trainer(base: type, hooks: RunHooks) -> type:
             if hooks.sitting is not None and hooks.sitting.log is not None:
                 log_as_one_run(accelerator, args.log_prefix, hooks.sitting.log.name)
 
+        def sample_images(self, accelerator: Any, args: Any, epoch: int | None, *rest: Any, **named: Any) -> None:
+            """Upstream samples before its first step also where a run goes on, whose weights are no start any more."""
+            if epoch == 0 and hooks.sitting is not None and hooks.sitting.state is not None:
+                return
+            super().sample_images(accelerator, args, epoch, *rest, **named)
+
         def step_logging(self, accelerator: Any, logs: dict, global_step: int, epoch: int) -> None:
             super().step_logging(accelerator, logs, global_step + hooks.log.steps, epoch + hooks.log.epochs)
 

@@ -21,8 +21,10 @@ def log_as_one_run(accelerator: Any, prefix: str | None, name: str) -> None:
     clock; wandb takes its run's id from the environment."""
     folder = accelerator.logging_dir
     if folder is not None:
-        accelerator.project_configuration.logging_dir = str(Path(folder).parent / f"{Path(prefix or '').name}{name}")
-    os.environ.update(WANDB_RUN_ID=re.sub(r"[/\\#?%:]", "-", name)[-64:], WANDB_RESUME="allow")
+        own_prefix = re.split(r"[/\\]", prefix or "")[-1]  # what stands before it is in the folder
+        accelerator.project_configuration.logging_dir = str(Path(folder).parent / f"{own_prefix}{name}")
+    os.environ.setdefault("WANDB_RUN_ID", re.sub(r"[/\\#?%:]", "-", name)[-64:])
+    os.environ.setdefault("WANDB_RESUME", "allow")
 
 
 def log_composites(trackers: Sequence[Any], plans: Sequence[Plan], step: int) -> None:

@@ -16,8 +16,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lycoris_composite.errors import UserError, one_line
+from lycoris_composite.errors import UserError, nearest, one_line
 from lycoris_composite.needs import Network, Shapes
+
+# Upstream's `get_optimizer`: those that it knows itself, in any spelling of capitals. Others it takes from torch.optim,
+# or by a name with dots from any package.
+_OPTIMIZERS = (
+    *("AdamW", "AdamW8bit", "PagedAdamW", "PagedAdamW8bit", "PagedAdamW32bit", "Lion", "Lion8bit", "PagedLion8bit"),
+    *("SGDNesterov", "SGDNesterov8bit", "AdEMAMix8bit", "PagedAdEMAMix8bit", "Adafactor", "Prodigy", "DAdaptation"),
+    *("DAdaptAdamPreprint", "DAdaptAdaGrad", "DAdaptAdam", "DAdaptAdan", "DAdaptAdanIP", "DAdaptLion", "DAdaptSGD"),
+    *("RAdamScheduleFree", "AdamWScheduleFree", "SGDScheduleFree"),
+)
 
 
 @dataclass(frozen=True)
@@ -92,6 +101,8 @@ def gpus() -> list[Gpu]:
 
 def machine_errors(settings: Mapping[str, Any], where: str) -> Iterator[UserError]:
     """One for each setting that this machine cannot train with. Upstream stops at these too, some minutes later."""
+    yield from _log_errors(settings, where)
+    yield from _schedule_errors(settings, where)
     if settings.get("xformers"):
         reason = why_not_importable("xformers.ops")
         if reason:
@@ -108,6 +119,32 @@ def machine_errors(settings: Mapping[str, Any], where: str) -> Iterator[UserErro
                 f"{where} optimizer_type: {optimizer or 'use_8bit_adam'} needs bitsandbytes, which cannot be imported "
                 f"({reason}); install it, or choose AdamW."
             )
+
+
+def _log_errors(settings: Mapping[str, Any], where: str) -> Iterator[UserError]:
+    wanted = settings.get("log_with")
+    if wanted in ("tensorboard", "all") and not settings.get("logging_dir"):
+        yield UserError(f'{where} log_with: "{wanted}" needs a folder; set logging_dir, or leave log_with out.')
+    reason = why_not_importable("wandb") if wanted in ("wandb", "all") else None
+    if reason:
+        yield UserError(f'{where} log_with: "{wanted}" needs wandb, which cannot be imported ({reason}); install it.')
+
+
+def _schedule_errors(settings: Mapping[str, Any], where: str) -> Iterator[UserError]:
+    """Of names that torch and diffusers look up, and upstream only after all latents are encoded."""
+    import torch
+    from transformers import SchedulerType
+
+    optimizer = str(settings.get("optimizer_type") or "AdamW")
+    known = (*_OPTIMIZERS, *(name for name, value in vars(torch.optim).items() if isinstance(value, type)))
+    if "." not in optimizer and optimizer not in known and optimizer.lower() not in map(str.lower, _OPTIMIZERS):
+        yield UserError(
+            f"{where} optimizer_type: unknown optimizer {optimizer}{nearest(optimizer, known) or '; choose another.'}"
+        )
+    schedule = str(settings.get("lr_scheduler") or "constant")
+    names = (*(kind.value for kind in SchedulerType), "piecewise_constant", "adafactor")
+    if not settings.get("lr_scheduler_type") and schedule.partition(":")[0] not in names:
+        yield UserError(f"{where} lr_scheduler: unknown schedule {schedule}{nearest(schedule, names) or '; choose another.'}")
 
 
 def loha_merge_factor() -> float | None:

@@ -6,7 +6,9 @@ import argparse
 import random
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
@@ -15,13 +17,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import toml
 import torch
 from PIL import Image
 
 from lycoris_composite import captions, layout
 from lycoris_composite.errors import UserError
 from lycoris_composite.pairing import epoch_order
-from lycoris_composite.preview import look_at
+from lycoris_composite.preview import Preview, look_at
 from tests.helpers import kohya_settings
 from tests.world import World
 
@@ -55,7 +58,13 @@ def make_dataset(library: SimpleNamespace, world: World, tmp_path: Path) -> Call
     tokenize = library.strategy_sd.SdTokenizeStrategy(False, 225, str(world.folder / "tokenizer"))
     base.TokenizeStrategy._strategy = tokenize
 
-    def make(composite: dict | None = None, subset: dict | None = None, to_disk: bool = False, **options: Any) -> Any:
+    def make(
+        composite: dict | None = None,
+        subset: dict | None = None,
+        to_disk: bool = False,
+        others: Sequence[dict] = (),
+        **options: Any,
+    ) -> Any:
         base.LatentsCachingStrategy._strategy = library.strategy_sd.SdSdxlLatentsCachingStrategy(True, to_disk, 2, False)
         subsets = [
             {"image_dir": str(folder), "caption_extension": ".txt", "keep_tokens": 1, **(subset or {})}
@@ -78,7 +87,7 @@ def make_dataset(library: SimpleNamespace, world: World, tmp_path: Path) -> Call
         for name, value in _flag_defaults(library).items():
             if not hasattr(flags, name):
                 setattr(flags, name, value)
-        blueprint = generator.generate({"datasets": [table]}, flags)
+        blueprint = generator.generate({"datasets": [table, *({**table, **other} for other in others)]}, flags)
         group, _ = library.config_util.generate_dataset_group_by_blueprint(blueprint.dataset_group)
         group.set_current_strategies()
         return group
@@ -439,30 +448,87 @@ def test_a_wrong_composite_table_is_one_sentence(make_dataset: Callable, table: 
 # --- the preview -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("options", [{}, {"aspect": "equal", "composites_per_image": 2.5}])
-def test_a_preview_shows_what_the_dataset_yields(make_dataset: Callable, world: World, tmp_path: Path, options: dict) -> None:
+@pytest.mark.parametrize(
+    ("options", "kohya"),
+    [
+        ({}, {}),
+        ({"aspect": "equal", "composites_per_image": 2.5}, {}),
+        ({"join": "pixel"}, {"validation_split": 0.4, "validation_seed": 5}),
+    ],
+)
+def test_a_preview_shows_what_the_dataset_yields(
+    make_dataset: Callable, world: World, tmp_path: Path, options: dict, kohya: dict
+) -> None:
     """Batch by batch in the order of training: pictures, sizes, captions over the limit, and the tags of a warm-up."""
     subset = {"shuffle_caption": True, "flip_aug": True, "token_warmup_step": 0.5, "token_warmup_min": 2}
     for number, path in enumerate(sorted((tmp_path / "data/1_rin").glob("*.txt"))):
         path.write_text(path.read_text() + ", " + ", ".join(f"long tag {tag} {number}" for tag in range(150)))
-    group = make_dataset(options, subset)
+    group = make_dataset(options, subset, **kohya)
     [dataset] = group.datasets
-    own = {**world.config, **subset, "train_data_dir": str(tmp_path / "data"), "cache_latents": False, "max_train_epochs": 2}
-    settings = kohya_settings(tmp_path, {**options, "stage2": {"resolution": 192}}, **own)
+    assert len(dataset.image_data) == (6 if kohya else 9)
+    own = {**world.config, **subset, **kohya, "train_data_dir": str(tmp_path / "data"), "max_train_epochs": 2}
+    settings = kohya_settings(tmp_path, {**options, "stage2": {"resolution": 192}}, **{**own, "cache_latents": False})
 
     for epoch in (1, 2):
         shown = look_at(settings, epoch, dataset.plan.composites)
-        dataset.share_epoch(SimpleNamespace(value=epoch), shown.costs[1].schedule.steps_an_epoch)
-        dataset.set_max_train_steps(shown.costs[1].schedule.steps)
-        order = epoch_order(len(dataset), 42, epoch)
-        trained = [dataset[number] for number in order]
+        [look] = shown.looks
+        [trained] = trained_in(group, epoch, shown)
         assert shown.costs[1].schedule.batches == len(dataset)
-        samples = [sample for sample, _ in shown.looks[0].shown]
-        pictures = [picture for _, picture in shown.looks[0].shown]
-        assert [sample.caption for sample in samples] == [text for example in trained for text in example["captions"]]
+        samples = [sample for sample, _ in look.shown]
+        captions = [text for example in trained for text in example["captions"]]
+        assert [sample.caption for sample in samples] == captions
         assert any(any(sample.parts.cut) for sample in samples)
+        tokenize = dataset.tokenize_strategy.tokenizer.tokenize
+        assert [sample.tokens for sample in samples] == [len(tokenize(text)) for text in captions]
+        pairs = Counter(tuple(text.split("/")[:2]) for text in captions)
+        names = [one.character.trigger for one in look.cast]
+        assert look.pairs.tolist() == [[pairs[left, right] for right in names] for left in names]
+        assert [one.left for one in look.cast] == [sum(pairs[name, other] for other in names) for name in names]
+        pictures = [picture for _, picture in look.shown]
         found = [array for example in trained for array in example["images"]]
         for picture, array in zip(pictures, found, strict=True):
             seen = np.asarray(picture).transpose(2, 0, 1) / 127.5 - 1
             assert seen.shape == tuple(array.shape)
             assert np.abs(seen - array.numpy()).max() * 127.5 < 2.5
+
+
+def trained_in(group: Any, epoch: int, shown: Preview) -> list[list[dict]]:
+    """What each dataset yields in an epoch, in the order of training."""
+    schedule = shown.costs[1].schedule
+    for dataset in group.datasets:
+        dataset.share_epoch(SimpleNamespace(value=epoch), schedule.steps_an_epoch)
+        dataset.set_max_train_steps(schedule.steps)
+    trained: list[list[dict]] = [[] for _ in group.datasets]
+    for number in epoch_order(len(group), 42, epoch):
+        trained[bisect_right(group.cumulative_sizes, number)].append(group[number])
+    return trained
+
+
+def test_a_preview_of_two_datasets(make_dataset: Callable, world: World, tmp_path: Path) -> None:
+    subset = {"shuffle_caption": True}
+    group = make_dataset({}, subset, others=[{"resolution": 256, "batch_size": 3}])
+    tables = [{"resolution": 192, "batch_size": 2}, {"resolution": 256, "batch_size": 3}]
+    folders = sorted((tmp_path / "data").iterdir())
+    subsets = [{"image_dir": str(folder), "caption_extension": ".txt", "keep_tokens": 1, **subset} for folder in folders]
+    buckets = {"enable_bucket": True, "min_bucket_reso": 64, "subsets": subsets}
+    (tmp_path / "data.toml").write_text(toml.dumps({"datasets": [{**table, **buckets} for table in tables]}))
+    own = {**world.config, "train_data_dir": None, "dataset_config": str(tmp_path / "data.toml")}
+
+    shown = look_at(kohya_settings(tmp_path, {}, **own), 2, 1000)
+
+    for look, trained in zip(shown.looks, trained_in(group, 2, shown), strict=True):
+        captions = [text for example in trained for text in example["captions"]]
+        assert [sample.caption for sample, _ in look.shown] == captions
+
+
+def test_a_preview_of_pictures_that_are_cached(make_dataset: Callable, vae: Any, world: World, tmp_path: Path) -> None:
+    """A cache holds two epochs of joined pictures, which then alternate; one on disk is a cache too."""
+    group = make_dataset({"join": "pixel"}, {"shuffle_caption": True}, to_disk=True)
+    group.datasets[0].new_cache_latents(vae, ALONE)
+    own = {**world.config, "train_data_dir": str(tmp_path / "data"), "shuffle_caption": True, "max_train_epochs": 3}
+    own |= {"cache_latents": None, "cache_latents_to_disk": True}
+    settings = kohya_settings(tmp_path, {"join": "pixel", "stage2": {"resolution": 192}}, **own)
+    for epoch in (2, 3):
+        shown = look_at(settings, epoch, 1000)
+        [trained] = trained_in(group, epoch, shown)
+        assert [sample.caption for sample, _ in shown.looks[0].shown] == [c for one in trained for c in one["captions"]]

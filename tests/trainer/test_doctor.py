@@ -47,6 +47,11 @@ def test_a_config_that_would_run(world: World, tmp_path: Path) -> None:
         {"optimizer_type": "AdamW8bit"},
         {"learning_rate": "fast"},
         {"network_args": ["algo=lohaa"]},
+        {"optimizer_type": "AdamWW"},
+        {"optimizer_type": "sgd"},
+        {"lr_scheduler": "consine"},
+        {"log_with": "tensorboard", "logging_dir": None},
+        {"log_with": "wandb"},
         {"composite": {"trainer": "sdxl_train_netwrok"}},
         {"composite": {"stage2": {"resolutoin": "192,192"}}},
     ],
@@ -54,7 +59,7 @@ def test_a_config_that_would_run(world: World, tmp_path: Path) -> None:
 def test_what_it_refuses_a_run_refuses_with_the_same_sentence(
     world: World, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    for name in ("bitsandbytes", "xformers", "xformers.ops"):
+    for name in ("bitsandbytes", "xformers", "xformers.ops", "wandb"):
         monkeypatch.setitem(sys.modules, name, None)
     refused = [row.meaning for row in examined(world, tmp_path, **changes)["a run refuses"]]
     capsys.readouterr()
