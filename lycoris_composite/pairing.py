@@ -41,7 +41,8 @@ def epoch_groups(counts: Sequence[int], weights: Sequence[int], composites: int,
 
     `counts[c]` is how many images character c has, `weights[c]` its upstream `num_repeats`; an ordered pair (l, r)
     is worth `weights[l] * weights[r]`. Every ordered pair comes as often as its worth says, to within one; every
-    image of a character equally often, to within one. Raises ValueError for fewer than two characters.
+    image of a character equally often, to within one. Where all weights are equal, every character stands left equally
+    often, and right, each to within one. Raises ValueError for fewer than two characters.
 
     The whole epoch at once, as a few bytes per composite: one vectorised pass is faster than any keyed permutation
     per index, and its size follows the images, never the pairs of images.
@@ -55,9 +56,25 @@ def epoch_groups(counts: Sequence[int], weights: Sequence[int], composites: int,
 
 
 def _characters(weights: np.ndarray, composites: int, rng: np.random.Generator) -> np.ndarray:
-    """Ordered pairs by systematic sampling: evenly spaced points, shifted by a random offset, on the line on which
-    each pair has a stretch as long as its worth. A stretch gets the same number of points everywhere, to within one."""
+    """An epoch's ordered pairs, sorted: (composites, 2)."""
     weights = weights // np.gcd.reduce(weights)
+    count = len(weights)
+    found = _by_turns(count, composites, rng) if weights.max() == 1 else _by_worth(weights, composites, rng)
+    return found[np.argsort(found[:, 0] * count + found[:, 1], kind="stable")].astype(np.int32)
+
+
+def _by_turns(count: int, composites: int, rng: np.random.Generator) -> np.ndarray:
+    """Pairs of equal worth. They are taken in turns in which everybody meets the one who stands `shift` places further
+    on a circle, so each turn has everybody left once and right once; only the last one may be cut short."""
+    start, numbers = rng.integers(count * (count - 1)), np.arange(composites, dtype=np.int64)
+    left = (start + numbers) % count
+    shift = 1 + (start // count + numbers // count) % (count - 1)
+    return np.stack([left, (left + shift) % count], axis=1)
+
+
+def _by_worth(weights: np.ndarray, composites: int, rng: np.random.Generator) -> np.ndarray:
+    """Systematic sampling: evenly spaced points, shifted by a random offset, on the line on which each pair has a stretch
+    as long as its worth. A stretch gets the same number of points everywhere, to within one."""
     total = int(weights.sum())
     per_left = weights * (total - weights)
     worth = int(per_left.sum())
@@ -65,12 +82,11 @@ def _characters(weights: np.ndarray, composites: int, rng: np.random.Generator) 
     points = (np.arange(composites, dtype=np.int64) * worth + rng.integers(worth)) // composites
     left_ends = np.cumsum(per_left)
     left = np.searchsorted(left_ends, points, side="right")
-    # Within its left character's stretch a point falls on one of the others, in their order.
+    # Within its left character's stretch a point falls on one of the others, in their order from that character on: so
+    # that it is not the same few in all stretches where the points are further apart than pairs.
     inside = (points - (left_ends - per_left)[left]) // weights[left]
-    starts = np.cumsum(weights) - weights
-    inside += np.where(inside >= starts[left], weights[left], 0)
-    right = np.searchsorted(np.cumsum(weights), inside, side="right")
-    return np.stack([left, right], axis=1).astype(np.int32)
+    right = np.searchsorted(np.cumsum(weights), (inside + np.cumsum(weights)[left]) % total, side="right")
+    return np.stack([left, right], axis=1)
 
 
 def _images(characters: np.ndarray, counts: Sequence[int], rng: np.random.Generator) -> np.ndarray:

@@ -10,7 +10,7 @@ import pytest
 from lycoris_composite.errors import UserError
 from lycoris_composite.losses import read_curves
 from lycoris_composite.samples import read_grid
-from tests.galleries import BEGIN, write_journal, write_log, write_stage
+from tests.galleries import BEGIN, write_journal, write_log, write_sample, write_stage
 
 pytest.importorskip("tensorboard")
 EPOCHS = ["e000001", "e000002", "e000003"]
@@ -112,6 +112,23 @@ def test_logs_given_by_hand_and_logs_moved_with_the_output(out, tmp_path):
     for name in ("out", "logs"):
         (tmp_path / name).rename(tmp_path / "moved" / name)
     assert raw(tmp_path / "moved" / "out") == {0: losses(0.1)}
+
+
+def test_a_run_of_sd_scripts_own_has_the_logs_that_somebody_names(tmp_path):
+    """It leaves neither a config nor a journal."""
+    for turn in range(3):
+        write_sample(tmp_path / "out", "mine", f"e{turn + 1:06}", 0, BEGIN + 60 * turn)
+    write_log(tmp_path / "logs", losses(0.1), "20260301120000")
+    assert curves_of(tmp_path / "out")[0] == {}
+    assert raw(tmp_path / "out", tmp_path / "logs/20260301120000") == {0: losses(0.1)}
+
+
+def test_names_with_brackets_and_prefixes_with_folders(tmp_path):
+    for stage, begin in (("cg3[v2]-stage1", BEGIN), ("cg3[v2]", BEGIN + 3600)):
+        write_stage(tmp_path, stage, EPOCHS, begin=begin, logging_dir=str(tmp_path / "logs"))
+    write_journal(tmp_path, [30, 30], "cg3[v2]")
+    write_log(tmp_path / "logs", {**losses(0.1), **losses(0.2, 31, 60)}, "deep/er/cg3[v2]-11111111")
+    assert raw(tmp_path) == {0: losses(0.1), 1: losses(0.2)}
 
 
 def test_no_logs_are_a_sentence_and_no_error(out, tmp_path):

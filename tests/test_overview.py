@@ -84,6 +84,16 @@ def test_a_tag_that_only_ever_stands_on_one_side_is_named():
     assert "smile" not in left  # which others have on the right
 
 
+def test_in_a_part_of_training_chance_is_no_warning():
+    """Hundreds of tags of one image each: some stand four times on the left alone before they come on the right."""
+    plan = plan_of([character(name, WIDE * 100) for name in ("rin", "uzuki", "mio")])
+    found = seen(plan, 2)
+    assert any("picture" in line for line in warnings(plan, found, True, None))
+    assert warnings(plan, found, False, None) == []
+    left_only = [sample for sample in seen(plan, 60) if sample.composite.panels[0].character.trigger == "rin"]
+    assert any("only ever stand on the left: rin picture" in line for line in warnings(plan, left_only, False, None))
+
+
 def test_a_dropped_caption_is_none():
     plan = plan_of([character(name, caption_dropout_rate=1.0) for name in ("rin", "uzuki")])
     assert {sample.caption for sample in seen(plan, 1)} == {""}

@@ -45,6 +45,26 @@ def test_every_ordered_pair_comes_equally_often(cast, composites, seed, epoch):
 
 
 @thorough
+@given(st.integers(2, 40), lengths, seeds, epochs)
+def test_everybody_stands_left_and_right_equally_often(characters, composites, seed, epoch):
+    """Also where an epoch has far fewer composites than there are pairs."""
+    groups = epoch_groups([2] * characters, [1] * characters, composites, seed, epoch)
+    for side in (0, 1):
+        often = np.bincount(groups.characters[:, side], minlength=characters)
+        assert often.max() - often.min() <= 1
+
+
+def test_with_repeats_nobody_is_left_out_over_the_epochs():
+    often = np.zeros((2, 20))
+    for epoch in range(1, 11):
+        groups = epoch_groups([2] * 20, [1, 2] * 10, 60, 42, epoch)
+        often += [np.bincount(groups.characters[:, side], minlength=20) for side in (0, 1)]
+    for single, double in (often[0].reshape(10, 2).T, often[1].reshape(10, 2).T):
+        assert (abs(single - 20) < 10).all()
+        assert (abs(double - 40) < 15).all()
+
+
+@thorough
 @given(casts(st.integers(1, 12)), lengths, seeds, epochs)
 def test_a_pair_comes_as_often_as_its_repeats_are_worth(cast, composites, seed, epoch):
     counts, weights = cast

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 from lycoris_composite import cli
 from lycoris_composite.config import Settings
+from lycoris_composite.errors import UserError
 from lycoris_composite.preview import chosen, look_at, page_of, sheet_of
 from tests import tiny
 from tests.helpers import kohya_settings, python
@@ -61,7 +63,49 @@ def test_what_is_wrong_stands_on_top(settings, tmp_path):
     assert any("captions are over the limit of 75 tokens and lose tags" in line for line in lines)
     page = page_of(look_at(settings, 1, 3))
     assert page.index("cannot be read") < page.index("<figure>")
-    assert "<s" in page
+
+
+def test_tags_over_the_limit_are_struck_out(settings, tmp_path):
+    for path in (tmp_path / "data/1_uzuki").glob("*.txt"):
+        path.write_text("uzuki, " + ", ".join(f"tag number {n}" for n in range(60)))
+    shown = look_at(settings, 1, 6)
+    page = page_of(shown)
+    for sample, _ in shown.looks[0].shown:
+        for side, tags in zip(("left", "right"), sample.parts.cut, strict=True):
+            assert f'<s class="{side}">{", ".join(tags)}</s>' in page or not any(sample.parts.cut)
+    assert any(sample.parts.cut[0] for sample, _ in shown.looks[0].shown)
+
+
+@pytest.mark.parametrize(
+    ("value", "keys"),
+    [
+        ("4", ("train_batch_size", "max_train_epochs", "max_train_steps", "max_token_length", "gradient_accumulation_steps")),
+        ("4", ("seed", "keep_tokens", "validation_split", "token_warmup_step", "dataset_repeats", "min_bucket_reso")),
+        ("no", ("shuffle_caption", "enable_bucket", "flip_aug")),
+        (4, ("caption_extension", "train_data_dir", "caption_separator", "pretrained_model_name_or_path")),
+        ([4], ("max_train_epochs", "train_data_dir", "shuffle_caption")),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_one_sentence(settings, value, keys):
+    """A preview has no trainer that would check them."""
+    for key in keys:
+        for own in (replace(settings, kohya={**settings.kohya, key: value}), replace(settings, stage2={key: value})):
+            with pytest.raises(UserError, match=rf"cg3.toml {key}: .* is no"):
+                look_at(own, 1, 1)
+
+
+def test_stage_2_may_have_data_of_its_own(settings, tmp_path):
+    tiny.draw_characters(tmp_path / "chosen", images=2)
+    own = replace(settings, stage2={"train_data_dir": str(tmp_path / "chosen")})
+    first, second = look_at(own, 1, 3).costs
+    assert (first.samples, first.encoded) == (9, 9)
+    assert second.samples == 6
+
+
+def test_tokens_of_other_models_are_said_not_to_be_counted(settings):
+    shown = look_at(replace(settings, trainer="lumina_train_network"), 1, 3)
+    assert shown.limit is None
+    assert "as training with this model's own tokenizer will" in shown.warnings[0]
 
 
 def test_without_a_tokenizer_it_says_that_nothing_is_counted(settings, monkeypatch, tmp_path):
