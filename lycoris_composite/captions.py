@@ -181,8 +181,9 @@ def caption_parts(
 ) -> CaptionParts | None:
     """One draw of all that the panels' rules leave to chance.
 
-    The caption is dropped as a whole (None) where upstream would drop every panel's own. Over the budget, the panels give up
-    their last free tags in turn, one each, so none is cut alone; protected tags go after all others.
+    The caption is dropped as a whole (None) where upstream would drop every panel's own. Over the budget, the panel with
+    more free tags gives up its last ones, then all do, one each: so none is cut alone, and none with few tags loses them
+    to one with many. Protected tags go after all others.
     """
     if _dropped(panels, rng, epoch):
         return None
@@ -305,12 +306,13 @@ def _fit(template: str, triggers: Sequence[str], sides: Sequence[_Tags], budget:
 
 
 def _shortened(sides: Sequence[_Tags], rounds: int) -> list[_Tags]:
-    """The sides after every one of them has given up its last tag, a number of times."""
-    shares = {}
+    """The sides after the longest of them has given up its last tag, or all that are as long, a number of times."""
+    most = {}
     for part in _FIRST_TO_GO:
-        shares[part] = min(rounds, _longest(sides, part))
-        rounds -= shares[part]
-    return [_Tags(**{part: getattr(side, part)[: -share or None] for part, share in shares.items()}) for side in sides]
+        longest = _longest(sides, part)
+        most[part] = max(0, longest - rounds)
+        rounds -= longest - most[part]
+    return [_Tags(**{part: getattr(side, part)[:count] for part, count in most.items()}) for side in sides]
 
 
 def _longest(sides: Sequence[_Tags], part: str) -> int:

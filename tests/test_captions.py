@@ -48,8 +48,8 @@ def test_what_the_budget_had_no_room_for_is_known():
     pair = panels("rin, a, b, c, d", "uzuki, x, y")
     limit = Budget(len(["rin/uzuki/COMPOSITE", "a", "b", "x"]), lambda text: len(text.replace(",", " ").split()))
     parts = caption_parts(DEFAULT_TEMPLATE, pair, random.Random(0), 1, budget=limit)
-    assert parts.tags == (["a", "b"], [])
-    assert parts.cut == (["c", "d"], ["x", "y"])
+    assert parts.tags == (["a"], ["x"])
+    assert parts.cut == (["b", "c", "d"], ["y"])
 
 
 def test_every_piece_of_a_caption_knows_whose_it_is():
@@ -289,7 +289,7 @@ def budgeted(left, right, limit: int, shuffle: bool = False, seed: int = 0) -> t
 
 @thorough
 @given(sides("left"), sides("right"), st.integers(5, 60), st.booleans(), st.integers())
-def test_a_caption_over_the_budget_loses_the_last_tags_of_both_sides_in_turn(left, right, limit, shuffle, seed):
+def test_a_caption_over_the_budget_loses_the_last_tags_of_the_longer_side_then_of_both(left, right, limit, shuffle, seed):
     whole = budgeted(left, right, 10_000, shuffle, seed)
     fitting = budgeted(left, right, limit, shuffle, seed)
     gone = [[tag for tag in before if tag not in after] for before, after in zip(whole, fitting, strict=True)]
@@ -297,10 +297,14 @@ def test_a_caption_over_the_budget_loses_the_last_tags_of_both_sides_in_turn(lef
         assert after == [tag for tag in before if tag not in lost]  # the order of the draw
         free, free_lost = ([tag for tag in tags if "free" in tag] for tags in (before, lost))
         assert free_lost == free[len(free) - len(free_lost) :]
-    fewer, more = sorted((0, 1), key=lambda side: len(gone[side]))
-    assert len(gone[more]) - len(gone[fewer]) <= 1 or not any("free" in tag for tag in fitting[fewer])
-    if gone[more]:  # and no more than needed: with what each side gave up last, it would be too long
-        assert count(", ".join([NAME, *fitting[0], *fitting[1], *(lost[0] for lost in gone if lost)])) > limit
+    for part in ("free", "kept"):  # whoever has lost some has kept as many as anybody
+        left_over, lost = ([[tag for tag in tags if part in tag] for tags in both] for both in (fitting, gone))
+        longest = max(map(len, left_over))
+        assert all(len(left_over[side]) == longest for side in (0, 1) if lost[side])
+    last = "kept" if any("kept" in tag for tags in gone for tag in tags) else "free"
+    again = [next((tag for tag in tags if last in tag), None) for tags in gone]
+    if any(again):  # and no more than needed: with what was given up last, it would be too long
+        assert count(", ".join([NAME, *fitting[0], *fitting[1], *filter(None, again)])) > limit
 
 
 @thorough
@@ -317,13 +321,18 @@ def test_nothing_is_lost_at_exactly_the_limit():
     left, right = ([], ["left a", "left b"]), ([], ["right c"])
     limit = count(f"{NAME}, left a, left b, right c")
     assert budgeted(left, right, limit) == (["left a", "left b"], ["right c"])
-    assert budgeted(left, right, limit - 1) == (["left a"], [])
+    assert budgeted(left, right, limit - 1) == (["left a"], ["right c"])
 
 
 def test_the_right_side_is_not_the_one_that_is_cut():
     """What upstream does to a caption that is too long: the right-hand character loses everything."""
     left, right = ([], [f"left {n}" for n in range(30)]), ([], [f"right {n}" for n in range(30)])
     assert [len(side) for side in budgeted(left, right, 75)] == [11, 11]
+
+
+def test_a_side_with_few_tags_keeps_them_beside_one_with_many():
+    left, right = ([], [f"left {n}" for n in range(6)]), ([], [f"right {n}" for n in range(60)])
+    assert [len(side) for side in budgeted(left, right, 75)] == [6, 17]
 
 
 def test_a_name_that_is_too_long_alone_is_an_error():
