@@ -9,8 +9,10 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from PIL import Image
+
 from lycoris_composite.captions import CaptionRules, first_tag
-from lycoris_composite.errors import UserError
+from lycoris_composite.errors import UserError, one_line
 from lycoris_composite.images import image_size, list_images, read_image
 
 LONGEST_CAPTION = 65_536  # bytes; the longest that upstream's tokenizers keep is some thousand
@@ -95,6 +97,8 @@ def why_unusable(path: Path, subset: Subset) -> str | None:
 def _readable_size(path: Path) -> tuple[int, int]:
     try:
         size = image_size(path)
+    except Image.DecompressionBombError as error:
+        raise UserError(f"{path}: has more pixels than Pillow opens ({one_line(error)}); make it smaller.") from error
     except Exception as error:  # Pillow raises half a dozen kinds for a broken header
         if path.is_file() and path.stat().st_size == 0:
             raise UserError(f"{path}: the file is empty (0 bytes); remove or replace it.") from error
@@ -127,6 +131,8 @@ def read_caption(image: Path, subset: Subset) -> str | None:
         raise UserError(f"{path}: not UTF-8 (byte {error.start}); save the caption as UTF-8.") from error
     text = "\n".join(line for line in lines if line) if subset.rules.enable_wildcard else (lines or [""])[0]
     if not text:
+        if any(lines):
+            raise UserError(f"{path}: its first line is empty, and only that is read; remove it.")
         raise UserError(f"{path}: empty caption; write the trigger word and tags, or remove all captions of the folder.")
     return text
 
@@ -166,10 +172,27 @@ def _captions(subset: Subset) -> tuple[str, ...]:
         return tuple(str(image.caption) for image in subset.images)
     expected = os.path.splitext(missing[0])[0] + subset.caption_extension
     if len(missing) < len(subset.images):
-        raise UserError(f"{expected}: missing caption, while other images of the folder have one; write it.")
+        raise UserError(f"{expected}: missing caption{_more(missing)}, while other images of the folder have one; write it.")
     if not subset.class_tokens:
         raise UserError(f"{expected}: missing caption; write the trigger word and tags, or give the subset class_tokens.")
     return (subset.class_tokens,) * len(subset.images)
+
+
+def _more(found: Sequence[str]) -> str:
+    return f" (and {len(found) - 1} more like it)" if len(found) > 1 else ""
+
+
+def unread_captions(subset: Subset) -> str | None:
+    """A line where no image has a caption, but files lie beside them that look like captions of another extension."""
+    if not subset.images or any(image.caption for image in subset.images):
+        return None
+    for extension in (".txt", ".caption"):
+        if any(os.path.isfile(os.path.splitext(image.path)[0] + extension) for image in subset.images):
+            return (
+                f"{subset.folder}: captions end in {extension} and are not read, as caption_extension is "
+                f'"{subset.caption_extension}"; set caption_extension = "{extension}".'
+            )
+    return None
 
 
 def _trigger(subset: Subset, captions: Sequence[str]) -> str:
@@ -184,12 +207,14 @@ def _trigger(subset: Subset, captions: Sequence[str]) -> str:
             )
         return trigger
     trigger = first_tag(captions[0], rules)
-    for image, caption in zip(subset.images, captions, strict=True):
-        if first_tag(caption, rules) != trigger:
-            raise UserError(
-                f'{image.path}: its caption begins with "{first_tag(caption, rules)}", that of {subset.images[0].path} '
-                f'with "{trigger}"; begin all captions of a folder with one trigger word.'
-            )
+    firsts = [first_tag(caption, rules) for caption in captions]
+    others = [image.path for image, first in zip(subset.images, firsts, strict=True) if first != trigger]
+    if others:
+        first = next(first for first in firsts if first != trigger)
+        raise UserError(
+            f'{others[0]}: its caption begins with "{first}"{_more(others)}, that of {subset.images[0].path} '
+            f'with "{trigger}"; begin all captions of a folder with one trigger word.'
+        )
     if not trigger:
         raise UserError(f"{subset.images[0].path}: its caption has no first tag; begin it with the trigger word.")
     return trigger

@@ -54,10 +54,11 @@ def is_checkout(folder: Path) -> bool:
 
 
 def version(folder: Path) -> str:
-    """The checkout's tag or short commit, "an unknown version" where git cannot tell."""
+    """The checkout's tag or short commit, with "-dirty" where files were changed; "an unknown version" where git cannot
+    tell."""
     try:
         if Path(_git("rev-parse", "--show-toplevel", folder=folder).strip()).samefile(folder):
-            return _git("describe", "--tags", "--always", folder=folder).strip()
+            return _git("describe", "--tags", "--always", "--dirty", folder=folder).strip()
     except UserError:
         pass
     return "an unknown version"

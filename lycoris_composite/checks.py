@@ -11,8 +11,8 @@ from typing import Any, Protocol, TypeVar
 
 from lycoris_composite import checkout, config
 from lycoris_composite.characters import Subset
-from lycoris_composite.errors import UserError, one_line, raise_first
-from lycoris_composite.inputs import bad_files, datasets_to_join, plans_of, weight_errors, with_images
+from lycoris_composite.errors import UserError, one_line, raise_first, sentence
+from lycoris_composite.inputs import bad_files, datasets_to_join, passed_over, plans_of, weight_errors, with_images
 from lycoris_composite.plan import Plan
 from lycoris_composite.stages import DEFAULT_NAME, Stage, stages_of, without_cuda
 from lycoris_composite.subsets import Dataset, datasets_of
@@ -59,7 +59,7 @@ class Request:
 @dataclass
 class Checked:
     """What the checks made of a config, as far as they came. `singles` are stage 1's datasets, not read from disk, `bad`
-    images that cannot be used, and why."""
+    images that cannot be used, and why; `ignored` says what stands in the config or the folders and nobody reads."""
 
     settings: config.Settings | None = None
     trainer: Any = None
@@ -67,6 +67,7 @@ class Checked:
     singles: list[Dataset] = field(default_factory=list)
     plans: list[Plan] = field(default_factory=list)
     bad: Mapping[str, str] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
 
     @property
     def skipped(self) -> frozenset[str]:
@@ -131,6 +132,8 @@ def _check_settings(done: Checked, request: Request, judge: Judge, say: Callable
         flags = judge.attempt(lambda: trainer.given_flags(request.flags)) or {}
         settings = replace(settings, kohya={**settings.kohya, **without_set(flags, request.overrides)})
         judge.each(trainer.option_errors(settings.stage2, f"{request.config}, [composite.stage2]"))
+        if settings.trainer != BUILTIN:  # which refuses what it does not know
+            done.ignored += map(sentence, trainer.option_errors(settings.kohya, str(request.config)))
     done.settings = _on_cpu(settings, say) if request.cpu else settings
 
 
@@ -157,6 +160,7 @@ def _check_data(done: Checked, request: Request, judge: Judge, say: Callable[[st
         done.bad = bad
         judge.attempt(lambda: _check_bad(bad, request.skip_bad, say))
         done.plans = judge.attempt(lambda: plans_of(done.settings, datasets, done.skipped)) or []
+        done.ignored += passed_over([stage.settings for stage in done.stages], done.plans)
 
 
 def _check_bad(bad: Mapping[str, str], is_allowed: bool, say: Callable[[str], None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     own, flags = parser().parse_known_args(arguments)
+    for stream in (sys.stdout, sys.stderr):  # a redirect on Windows may know fewer characters than a path has
+        stream.reconfigure(errors="backslashreplace")
     if own.command == "run":
         return launcher.report(lambda: _run(own, flags))
     if flags:
@@ -50,6 +52,19 @@ def _new(commands: Any, name: str, help: str, example: str, **options: Any) -> a
 def _add_config(command: argparse.ArgumentParser, **options: Any) -> None:
     command.add_argument("config", type=Path, metavar="FILE", help="a kohya config with a [composite] table", **options)
     command.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="set any key, dots for tables")
+
+
+def _count(most: int | None = None) -> Callable[[str], int]:
+    """A type for whole numbers from 1, up to `most` where there is one."""
+
+    def count(text: str) -> int:
+        number = int(text)
+        if number < 1 or (most is not None and number > most):
+            raise ValueError
+        return number
+
+    count.__name__ = f"number, 1 to {most}" if most else "number, 1 or more"  # argparse names it in its error
+    return count
 
 
 def _print(lines: Sequence[object]) -> None:
@@ -94,15 +109,16 @@ def _add_preview(commands: Any) -> None:
     example = "cg3.toml --epoch 3 --count 60"
     preview = _new(commands, "preview", "show what training will see: a page and a picture", example)
     _add_config(preview)
-    preview.add_argument("--epoch", type=int, default=1, help="whose composites to show (default: %(default)s)")
-    preview.add_argument("--count", type=int, default=24, help="how many of them (default: %(default)s)")
+    preview.add_argument("--epoch", type=_count(), default=1, help="whose composites to show (default: %(default)s)")
+    preview.add_argument("--count", type=_count(200), default=24, help="how many of them (default: %(default)s)")
     preview.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the config's output_dir)")
 
 
 def _preview(own: argparse.Namespace) -> None:
     from lycoris_composite.preview import preview
 
-    _print(preview(own.config, own.set, max(1, own.epoch), max(1, own.count), own.out))
+    paths, lines = preview(own.config, own.set, own.epoch, own.count, own.out)
+    _print([*lines, *paths])
 
 
 def _add_gallery(commands: Any) -> None:
@@ -125,14 +141,14 @@ def _add_export(commands: Any) -> None:
     example = "cg3.toml --epochs 4 --out composites"
     export = _new(commands, "export", "write composites as images and captions, for another trainer", example)
     _add_config(export)
-    export.add_argument("--epochs", type=int, default=1, help="how many epochs' composites (default: %(default)s)")
+    export.add_argument("--epochs", type=_count(), default=1, help="how many epochs' composites (default: %(default)s)")
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="where kohya's <repeats>_<name> folder goes")
 
 
 def _export(own: argparse.Namespace) -> None:
     from lycoris_composite.export import export
 
-    folder, count, lines = export(own.config, own.set, max(1, own.epochs), own.out)
+    folder, count, lines = export(own.config, own.set, own.epochs, own.out)
     _print([*lines, f"{folder}: {count:,} composites"])
 
 

@@ -15,7 +15,7 @@ from lycoris_composite.config import Settings
 from lycoris_composite.costs import Cost, Schedule, composite_work, cost_of, single_work
 from lycoris_composite.errors import UserError
 from lycoris_composite.images import panel_picture
-from lycoris_composite.inputs import bad_files, datasets_to_join, plans_of, with_images
+from lycoris_composite.inputs import bad_files, datasets_to_join, passed_over, plans_of, with_images
 from lycoris_composite.overview import Sample, samples
 from lycoris_composite.pairing import epoch_order
 from lycoris_composite.plan import CACHED_PIXEL_EPOCHS, Composite, Plan
@@ -75,6 +75,7 @@ def read(settings: Settings) -> Reading:
             plan.cycle_epochs = CACHED_PIXEL_EPOCHS
     costs = cost_of(first, single_work(with_images(singles, plans, bad))), cost_of(second, composite_work(plans))
     budget, notes = _budget(second)
+    notes += passed_over([first.settings, second.settings], plans)
     return Reading((first, second), plans, costs, budget, bad, [*notes, *_not_shown(second.settings)])
 
 

@@ -38,6 +38,8 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
     for override in overrides:
         _override(tables, override)
     composite = tables.pop("composite", None)
+    if composite is None and "datasets" in tables:
+        raise UserError(f"{path}: is a dataset_config; name it so in a kohya config with a [composite] table.")
     if composite is None:
         raise UserError(f"{path}: no [composite] table; add one (it may be empty), or run upstream's train_network.py.")
     if not isinstance(composite, dict):
@@ -57,7 +59,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return toml.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; give --config the path of a kohya config with a [composite] table.") from None
+        raise UserError(f"{path}: no such file; correct the path.") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8.") from error
     except OSError as error:

@@ -59,7 +59,7 @@ def schedule_of(settings: Mapping[str, Any], batches: int) -> Schedule:
     """`max_train_epochs` wins over `max_train_steps`; a step takes `gradient_accumulation_steps` batches."""
     steps_an_epoch = max(1, -(-batches // (settings.get("gradient_accumulation_steps") or 1)))
     epochs, steps = settings.get("max_train_epochs"), settings.get("max_train_steps") or _DEFAULT_STEPS
-    if epochs:
+    if epochs is not None:
         return Schedule(batches, steps_an_epoch, epochs, epochs * steps_an_epoch)
     return Schedule(batches, steps_an_epoch, -(-steps // steps_an_epoch), steps)
 

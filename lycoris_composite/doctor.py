@@ -83,7 +83,7 @@ def examine(
         machine,
         _trainer_rows(checked, sd_scripts_folder),
         [*_config_rows(checked, judge.sentences, cpu), *going],
-        _needs_rows(checked, cpu),
+        _needs_rows(checked, cpu, is_refused=bool(judge.sentences)),
         judge.attempt(lambda: _advice_rows(checked)) or [],
     ]
 
@@ -111,7 +111,8 @@ def _config_rows(checked: Checked, refusals: Sequence[str], cpu: bool) -> list[F
     for plan in checked.plans:
         names = ", ".join(f"{one.trigger} ({len(one.images)})" for one in plan.characters)
         rows.append(Finding("characters", names, f"{plan.composites} composites an epoch in {len(plan.sizes)} size(s)"))
-    files = [Finding("bad file", path, reason, ERROR) for path, reason in checked.bad.items()]
+    rows += [Finding("ignored", "", line, WARNING) for line in checked.ignored]
+    files = [Finding("bad file", Path(path).name, reason, ERROR) for path, reason in checked.bad.items()]
     rows += files[:_MOST_FILES]
     if len(files) > _MOST_FILES:
         rows.append(Finding("bad file", f"and {len(files) - _MOST_FILES} more", "", ERROR))
@@ -142,7 +143,7 @@ def _going_on(checked: Checked, judge: AllRefusals) -> list[Finding]:
     return [Finding("an earlier run", "", line) for line in lines or []]
 
 
-def _needs_rows(checked: Checked, cpu: bool) -> list[Finding]:
+def _needs_rows(checked: Checked, cpu: bool, is_refused: bool) -> list[Finding]:
     if not checked.plans:
         return []
     output = existing_folder(checked.lock_file)
@@ -153,7 +154,8 @@ def _needs_rows(checked: Checked, cpu: bool) -> list[Finding]:
             return [_free_disk(output), why]
         return [*_disk_rows(checked, loads), _memory_row(checked, loads, cpu)]
     except Exception as error:  # values of a wrong type, a preset that is a missing file: a run says more of it
-        return [_free_disk(output), Finding("disk, memory", "not estimated", one_line(error), WARNING)]
+        why = "once what a run refuses is mended" if is_refused else one_line(error)
+        return [_free_disk(output), Finding("disk, memory", "not estimated", why, OK if is_refused else WARNING)]
 
 
 Load = tuple[Stage, Work, needs.Model, needs.Network]

@@ -10,7 +10,7 @@ from lycoris_composite.composites import composite_picture, read
 from lycoris_composite.errors import UserError
 from lycoris_composite.overview import Sample
 from lycoris_composite.progress import in_parallel
-from lycoris_composite.whole import whole
+from lycoris_composite.whole import remove_leftovers, whole
 
 _FOLDER = "1_composite"  # kohya's <repeats>_<class tokens>
 
@@ -25,6 +25,7 @@ def export(path: Path, overrides: Sequence[str], epochs: int, folder: Path) -> t
     target = folder / _FOLDER
     if target.exists():
         raise UserError(f"{target}: is there already; remove it, or give another --out.")
+    remove_leftovers(folder)
     found = read(settings)
     several = len(found.plans) > 1
     named = [

@@ -9,17 +9,18 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from lycoris_composite.characters import Subset, caption_file, image_paths, read_subset, why_unusable
+from lycoris_composite.characters import Subset, caption_file, image_paths, read_subset, unread_captions, why_unusable
 from lycoris_composite.config import Settings, read_toml
 from lycoris_composite.errors import UserError
 from lycoris_composite.journal import digest
 from lycoris_composite.plan import Plan
 from lycoris_composite.progress import in_parallel
 from lycoris_composite.stages import Stage, overridden_datasets, stages_of
-from lycoris_composite.subsets import Dataset, check_tables, datasets_of, plan_of
+from lycoris_composite.subsets import Dataset, check_tables, datasets_of, ignored_folders, plan_of
 
 _MOST_SHOWN = 10
 
@@ -93,6 +94,13 @@ def plans_of(settings: Settings, datasets: Sequence[Dataset], skipped: Iterable[
     """The plans that training will make, without the images to be skipped."""
     [stage] = stages_of(settings, only=2)
     return [plan_of(dataset, settings.composite, stage.settings["seed"], frozenset(skipped)) for dataset in datasets]
+
+
+def passed_over(settings: Iterable[Mapping[str, Any]], plans: Sequence[Plan]) -> list[str]:
+    """A line for each folder of images and each folder's captions that nobody reads."""
+    folders = (line for own in settings for line in ignored_folders(own))
+    captions = (unread_captions(character.subset) for plan in plans for character in plan.characters)
+    return list(dict.fromkeys([*folders, *filter(None, captions)]))
 
 
 def with_images(datasets: Iterable[Dataset], plans: Sequence[Plan], skipped: Collection[str] = ()) -> list[Dataset]:

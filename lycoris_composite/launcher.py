@@ -28,7 +28,10 @@ from lycoris_composite.subsets import parse_resolution
 from lycoris_composite.whole import cannot_write, write_whole
 
 # What upstream's own writing (logs, folders) meets on a disk that is full, read-only, broken or gone.
-_DISK_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT}
+_DISK_REFUSES = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ENOENT),
+    errno.ENAMETOOLONG,
+}
 _HELP = """\
 Trains the two stages of a kohya config with a [composite] table: single
 characters, then composites of them.
@@ -68,9 +71,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(action: Callable[[], None]) -> int:
-    """Runs an action for the command line: a UserError, or a disk that refuses, becomes one line and exit code 2."""
+    """Runs an action for the command line: a UserError, or a disk that refuses, becomes one line and exit code 2. Of what
+    is interrupted before there is anything to go on from, no more is said."""
     try:
         action()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (UserError, OSError) as error:
         if isinstance(error, OSError):
             if error.errno not in _DISK_REFUSES:
@@ -104,6 +113,8 @@ def _without_secrets(arguments: Sequence[str]) -> list[str]:
 def _run(own: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> None:
     request = Request(own.config, own.set, flags, own.sd_scripts, own.stage, own.cpu, own.skip_bad)
     checked = check_run(request, FirstRefusal(), _say, _is_main_process())
+    for line in checked.ignored:
+        _say(f"ignored: {line}")
     settings, trainer, stages, plans = checked.settings, checked.trainer, checked.stages, checked.plans
     for plan in plans:
         names = ", ".join(f"{character.trigger} ({len(character.images)})" for character in plan.characters)

@@ -20,7 +20,7 @@ from lycoris_composite.overview import Cast, Sample, cast, kept_share, warnings
 from lycoris_composite.plan import Panel, Plan
 from lycoris_composite.progress import in_parallel, tracked
 from lycoris_composite.stages import DEFAULT_NAME
-from lycoris_composite.whole import whole, write_whole
+from lycoris_composite.whole import remove_leftovers, whole, write_whole
 
 _MOST_READ = 4000  # samples that the warnings look at, of as many epochs as that is
 _MOST_BAD = 20
@@ -51,18 +51,21 @@ class Preview:
     limit: int | None
 
 
-def preview(path: Path, overrides: Sequence[str], epoch: int, count: int, folder: Path | None) -> list[Path]:
-    """Writes `<output_name>-preview.html` and `.png` to the folder, else to output_dir, and returns their paths.
-    Raises UserError for a config that cannot be trained."""
+def preview(
+    path: Path, overrides: Sequence[str], epoch: int, count: int, folder: Path | None
+) -> tuple[list[Path], Sequence[str]]:
+    """Writes `<output_name>-preview.html` and `.png` to the folder, else to output_dir. Returns their paths, and what is
+    worth a look. Raises UserError for data that cannot be trained on."""
     settings = config.load(path, overrides)
     shown = look_at(settings, epoch, count)
     name = settings.kohya.get("output_name") or DEFAULT_NAME
     folder = folder or Path(settings.kohya["output_dir"])
     page, sheet = folder / f"{name}-preview.html", folder / f"{name}-preview.png"
+    remove_leftovers(folder)
     write_whole(page, page_of(shown))
     with whole(sheet) as part:
         sheet_of(shown).save(part)
-    return [page, sheet]
+    return [page, sheet], shown.warnings
 
 
 def look_at(settings: config.Settings, epoch: int, count: int) -> Preview:
@@ -121,13 +124,11 @@ def _about(panel: Panel) -> str:
 
 def _totals(shown: Preview) -> str:
     """One line for the top."""
-    images = sum(len(one.character.images) for look in shown.looks for one in look.cast)
-    characters = sum(len(look.cast) for look in shown.looks)
-    second = shown.costs[1]
-    return (
-        f"{characters} characters, {images:,} images; {second.samples:,} composites an epoch, here {_count_shown(shown)} of "
-        f"epoch {shown.epoch}, in the order of training."
-    )
+    characters = [one.character for look in shown.looks for one in look.cast]
+    images = {image.path for character in characters for image in character.images}
+    known = f"{len({one.trigger for one in characters})} characters, {len(images):,} images"
+    drawn = f"{shown.costs[1].samples:,} composites an epoch, here {_count_shown(shown)} of epoch {shown.epoch}"
+    return f"{known}; {drawn}, in the order of training."
 
 
 def _count_shown(shown: Preview) -> int:

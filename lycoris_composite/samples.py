@@ -177,6 +177,6 @@ def _keys(prompts: Sequence[Prompt], count: int) -> list[tuple[Prompt, int]]:
 
 
 def _prompts(stage: Stage, output_dir: Path) -> list[Prompt]:
-    """Those that the stage's config names, also where the folder was moved with the file in it."""
+    """Those that the stage's config names; of a folder that was copied those that lie in it."""
     path = Path(str(stage.settings.get("sample_prompts") or ""))
-    return read_prompts(path) or read_prompts(output_dir / path.name) or []
+    return read_prompts(output_dir / path.name) or read_prompts(path) or []

@@ -29,6 +29,10 @@ _WITHOUT_EFFECT = re.compile(
     "|save_state|logging_dir|async_upload|training_comment|max_data_loader_n_workers|persistent_data_loader_workers"
     "|output_dir|output_name|network_weights|tokenizer_cache_dir"
 )
+_COUNTS = (
+    *("max_train_epochs", "max_train_steps", "gradient_accumulation_steps", "network_dim"),
+    *("save_every_n_epochs", "save_every_n_steps"),
+)
 _FALLBACKS_WITHOUT_CUDA = {
     "xformers": (False, {"sdpa": True}, "sdpa attention instead of xformers"),
     "mem_eff_attn": (False, {"sdpa": True}, "sdpa attention instead of mem_eff_attn"),
@@ -120,6 +124,8 @@ def stages_of(settings: Settings, only: int | None = None) -> list[Stage]:
         # Upstream would draw one in every process, and composites have to agree between them and after a resume.
         lasting = sorted((item for item in kohya.items() if item[0] not in (*_RESUME_KEYS, *SECRETS)), key=str)
         kohya["seed"] = zlib.crc32(repr(lasting).encode())
+    _check_values({**kohya, **settings.stage2}, settings.path)
+    _check_values(kohya, settings.path)
     first = Stage(1, settings.trainer, {**kohya, "output_name": f"{kohya['output_name']}-stage1"}, None)
     second = {**kohya, **settings.stage2}
     if only is None:
@@ -128,6 +134,17 @@ def stages_of(settings: Settings, only: int | None = None) -> list[Stage]:
     _check_second(second, settings.path)
     stages = [first, Stage(2, settings.trainer, second, settings.composite, first.output)]
     return stages if only is None else [stages[only - 1]]
+
+
+def _check_values(settings: Mapping[str, Any], path: Path) -> None:
+    """Raises UserError for what upstream asserts or divides by only later."""
+    for key in _COUNTS:
+        value = settings.get(key)
+        if isinstance(value, int) and value < 1:
+            raise UserError(f"{path}, {key}: {value} is out of range; give 1 or more, or leave it out.")
+    for key in ("color_aug", "random_crop"):
+        if settings.get(key) and (settings.get("cache_latents") or settings.get("cache_latents_to_disk")):
+            raise UserError(f"{path}, {key}: draws anew each time, so no latents can be cached; turn it or cache_latents off.")
 
 
 def _check_second(settings: Mapping[str, Any], path: Path) -> None:

@@ -6,6 +6,7 @@ found in a second and not when stage 2 begins. Options fall back as upstream's d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
@@ -16,6 +17,7 @@ from lycoris_composite.captions import CaptionRules
 from lycoris_composite.characters import Subset, characters_of, read_subset
 from lycoris_composite.config import check_value, read_toml
 from lycoris_composite.errors import UserError
+from lycoris_composite.images import list_images
 from lycoris_composite.layout import Canvas
 from lycoris_composite.plan import CompositeOptions, Plan
 
@@ -80,13 +82,27 @@ def _folders(folder: Path) -> list[dict[str, Any]]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; correct train_data_dir.")
     subsets = []
-    for path in sorted(path for path in folder.iterdir() if path.is_dir()):
-        repeats, _, name = path.name.partition("_")
-        if repeats.isdecimal() and int(repeats) > 0:
-            subsets.append({"image_dir": str(path), "num_repeats": int(repeats), "class_tokens": name})
+    for path in sorted(path for path in folder.iterdir() if path.is_dir() and _repeats(path)):
+        subsets.append({"image_dir": str(path), "num_repeats": _repeats(path), "class_tokens": path.name.partition("_")[2]})
     if not subsets:
         raise UserError(f"{folder}: no <repeats>_<character> folders in it, such as 10_rin; rename the characters' folders.")
     return subsets
+
+
+def ignored_folders(settings: Mapping[str, Any]) -> list[str]:
+    """A line for each folder of images in train_data_dir that upstream passes over for its name."""
+    folder = Path(settings.get("train_data_dir") or "")
+    if settings.get("dataset_config") or not settings.get("train_data_dir") or not folder.is_dir():
+        return []
+    found = (path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith("."))
+    others = [path for path in found if not _repeats(path) and list_images(path)]
+    return [f"{path}: not trained on; name it <repeats>_<character>, such as 10_{path.name}." for path in others]
+
+
+def _repeats(folder: Path) -> int:
+    """What a folder's name says; 0 where upstream passes it over."""
+    repeats, _, _ = folder.name.partition("_")
+    return int(repeats) if repeats.isdecimal() else 0
 
 
 def _tables(config: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> list[tuple[list, list]]:
@@ -139,17 +155,33 @@ def _dataset(levels: Sequence[Mapping[str, Any]], subsets: Sequence[Mapping[str,
     bucketed = bool(option("enable_bucket", False))
     multiple = positive("bucket_reso_steps", 64) if bucketed else 64
     smallest, largest = positive("min_bucket_reso", 256), positive("max_bucket_reso", 1024)
+    # rounded to the multiple as upstream's adjust_min_max_bucket_reso_by_steps does
+    bounds = (smallest - smallest % multiple, -(-largest // multiple) * multiple) if bucketed else None
     canvas = Canvas(
-        size=parse_resolution(option("resolution")),
+        size=_fitting_size(parse_resolution(option("resolution")), multiple, bounds),
         multiple=multiple,
-        # rounded to the multiple as upstream's adjust_min_max_bucket_reso_by_steps does
-        bucket_range=(smallest - smallest % multiple, -(-largest // multiple) * multiple) if bucketed else None,
+        bucket_range=bounds,
         no_upscale=bucketed and bool(option("bucket_no_upscale", False)),
         aspect=aspect,
     )
     read = [_subset([subset, *levels]) for subset in subsets]
     # upstream ignores a subset with fewer repeats than one
     return Dataset(canvas, positive("batch_size", 1), tuple(subset for subset in read if subset.repeats > 0))
+
+
+def _fitting_size(size: tuple[int, int], multiple: int, bounds: tuple[int, int] | None) -> tuple[int, int]:
+    """The size. Raises UserError for one that no bucket can have; upstream asserts it."""
+    width, height = size
+    if math.isqrt(width * height) < multiple:
+        raise UserError(
+            f"resolution: {width}x{height} is smaller than {multiple}x{multiple}, one bucket step; give a larger one."
+        )
+    if bounds is not None and not bounds[0] <= min(size) <= max(size) <= bounds[1]:
+        raise UserError(
+            f"resolution: {width}x{height} is beyond min_bucket_reso and max_bucket_reso, {bounds[0]} to {bounds[1]}; "
+            "change one of them."
+        )
+    return size
 
 
 def _subset(levels: Sequence[Mapping[str, Any]]) -> Subset:

@@ -110,6 +110,8 @@ def _reach_disk(path: Path) -> None:
 
 def _take_name(part: Path, target: Path) -> None:
     """A rename replaces a file but not a folder: an older folder steps aside first."""
+    if target.is_dir() and not part.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if target.is_dir():
         target.rename(part.with_name("old"))
     os.replace(part, target)

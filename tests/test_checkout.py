@@ -194,7 +194,7 @@ def test_setup_run_twice_changes_nothing(tmp_path, upstream, pip):
     index = folder / ".git" / "index"  # `git describe` may refresh it
     assert {**after[0], index: None} == {**before[0], index: None}
     assert after[1] == before[1]
-    assert lines[0] == f"sd-scripts v0.10.1 is in {folder}"
+    assert lines[0] == f"sd-scripts v0.10.1-dirty is in {folder}"
     assert pip[0] == pip[1]
 
 

@@ -134,7 +134,7 @@ def test_a_dataset_configs_composite_table_takes_the_same_options():
 
 
 def test_a_missing_file(tmp_path):
-    with pytest.raises(UserError, match=f"{tmp_path}/gone.toml: no such file; give --config the path of a kohya config"):
+    with pytest.raises(UserError, match=f"{tmp_path}/gone.toml: no such file; correct the path"):
         config.load(tmp_path / "gone.toml")
 
 

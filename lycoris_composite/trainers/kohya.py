@@ -24,6 +24,7 @@ from lycoris_composite.config import check_option_keys, check_value, composite_o
 from lycoris_composite.errors import UserError, nearest, one_line, refusals
 from lycoris_composite.stages import Stage
 from lycoris_composite.states import Sitting
+from lycoris_composite.subsets import check_tables
 from lycoris_composite.trainers.lycoris_args import network_arg_errors
 from lycoris_composite.whole import whole
 
@@ -74,6 +75,7 @@ class Upstream:
         given = [action for action in self.parser()._actions if settings.get(action.dest) is not None]
         yield from refusals(partial(_check_value, one, settings[one.dest], f"{where} {one.dest}") for one in given)
         yield from network_arg_errors(settings, where)
+        yield from refusals([partial(_check_dataset_config, settings)])
         yield from refusals([partial(self.check, settings.get("network_module")), partial(self._check_tokenizer, settings)])
 
     def _check_tokenizer(self, settings: Mapping[str, Any]) -> None:
@@ -208,6 +210,24 @@ def _check_value(action: argparse.Action, value: Any, where: str) -> None:
         raise UserError(
             f"{where}: {value!r} is none of {known}{nearest(str(value), map(str, action.choices)) or '; choose one.'}"
         )
+
+
+def _check_dataset_config(settings: Mapping[str, Any]) -> None:
+    """Raises UserError for a dataset_config that upstream's own schema does not let in."""
+    if not settings.get("dataset_config"):
+        return
+    from library.config_util import ConfigSanitizer
+    from voluptuous import MultipleInvalid
+
+    path = Path(str(settings["dataset_config"]))
+    tables = read_toml(path)
+    check_tables(tables, path)
+    for table in (tables.get("general", {}), *tables.get("datasets", [])):
+        table.pop("composite", None)  # which is refused elsewhere, in words of its own
+    try:
+        ConfigSanitizer(True, True, False, True).sanitize_user_config(tables)
+    except MultipleInvalid as error:
+        raise UserError(f"{path}: {one_line(error)}; correct it.") from error
 
 
 def _import_script(folder: Path, script: str) -> ModuleType:
