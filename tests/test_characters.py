@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from lycoris_composite import characters
 from lycoris_composite.captions import CaptionRules
-from lycoris_composite.characters import Character, Subset, characters_of, read_subset
+from lycoris_composite.characters import Character, Subset, characters_of, read_subset, unread_captions
 from lycoris_composite.errors import UserError
 from tests.helpers import character, write_subset
 from tests.tiny import broken_images, odd_images
@@ -142,6 +144,32 @@ def test_no_captions_and_no_class_tokens(tmp_path, mio, class_tokens):
     folder = write_subset(tmp_path / "10_", {"01": None})
     with pytest.raises(UserError, match=f"{folder}/01.txt: missing caption; .* or give the subset class_tokens"):
         read(subset(folder, class_tokens), mio)
+
+
+def test_captions_of_another_extension_are_not_overlooked(tmp_path, mio):
+    folder = write_subset(tmp_path / "rin", {"1": "rin, a", "2": "rin, b"})
+    own = read_subset(replace(subset(folder, "rin"), caption_extension=".caption"))
+    assert 'captions end in .txt and are not read, as caption_extension is ".caption"; set' in unread_captions(own)
+    assert unread_captions(read_subset(replace(own, caption_extension=".txt"))) is None
+    for path in folder.glob("*.txt"):
+        path.unlink()
+    assert unread_captions(read_subset(own)) is None
+
+
+def test_how_many_captions_are_wrong_is_said(tmp_path, mio):
+    folder = write_subset(tmp_path / "rin", {"1": "rin, a", "2": "run, b", "3": "ron, c", "4": "rin"})
+    with pytest.raises(UserError, match=r'2.png: its caption begins with "run" \(and 1 more like it\), that of .*1.png'):
+        read(mio, subset(folder))
+
+
+def test_validation_holds_out_a_share():
+    """As many as upstream's `split_train_val`; tests/trainer/test_dataset.py compares which."""
+    paths = [Path(f"{number:02}.png") for number in range(10)]
+    own = replace(subset(Path("rin")), held_out=0.25, held_out_seed=3)
+    trained = characters._trained(paths, own)
+    assert len(trained) == 8
+    assert trained == sorted(trained) == characters._trained(paths, own)
+    assert trained != characters._trained(paths, replace(own, held_out_seed=4))
 
 
 def test_captions_of_one_folder_with_two_trigger_words(tmp_path, mio):

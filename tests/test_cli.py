@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +205,40 @@ def test_gallery_prints_where_it_is_and_what_it_chose(tmp_path):
 def test_gallery_of_nothing_is_one_sentence_and_exit_code_2(tmp_path, capsys):
     assert cli.main(["gallery", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith(f"error: {tmp_path}: holds no samples")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("preview", "c.toml", "--count", "0"),
+        ("preview", "c.toml", "--count", "201"),
+        ("preview", "c.toml", "--epoch", "-3"),
+        ("export", "c.toml", "--out", "x", "--epochs", "none"),
+    ],
+)
+def test_a_number_out_of_range_is_refused(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(arguments)
+    assert stop.value.code == 2
+    assert re.search(r"argument --\w+: invalid number, 1 (to 200|or more) value", capsys.readouterr().err)
+
+
+def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
+    def interrupted(own: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli._COMMANDS, "preview", interrupted)
+    assert cli.main(["preview", "c.toml"]) == 130
+    assert capsys.readouterr().err == ""
+
+
+def test_a_reader_that_has_seen_enough_and_one_that_knows_few_characters(tmp_path):
+    out = tmp_path / "漢字"
+    write_stage(out, "cg3", ["e000001"])
+    command = f"{sys.executable} -m lycoris_composite.cli gallery {out} | true; echo ${{PIPESTATUS[0]}}"
+    shell = {"cwd": ROOT, "capture_output": True, "text": True, "check": False}
+    done = subprocess.run(["bash", "-c", command], **shell)
+    assert (done.stdout, "Traceback" in done.stderr) == ("0\n", False)
+    done = python("-m", "lycoris_composite.cli", "gallery", str(out), PYTHONIOENCODING="cp1252")
+    assert done.returncode == 0
+    assert "\\u6f22\\u5b57" in done.stdout

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -129,6 +130,23 @@ def test_all_is_said_at_once(write, tmp_path):
         assert sum(word in one for one in found) == 1, word
     files = [row.found for row in rows(config) if row.subject == "bad file"]
     assert (len(files), files[-1]) == (21, "and 6 more")
+
+
+def test_what_nobody_reads_is_said(write, tmp_path):
+    shutil.copytree(tmp_path / "data/1_rin", tmp_path / "data/forgotten")
+    found = [row for row in rows(write(caption_extension=".caption")) if row.subject == "ignored"]
+    assert {row.level for row in found} == {WARNING}
+    assert "forgotten: not trained on; name it" in found[0].meaning
+    assert sum("captions end in .txt and are not read" in row.meaning for row in found) == 3
+
+
+def test_what_shares_a_disk_is_held_against_it_together(write, monkeypatch):
+    monkeypatch.setattr(doctor.needs, "output_bytes", lambda *stage: 300)
+    monkeypatch.setattr(doctor.needs, "cached_bytes", lambda stage, work, on_disk: 200 if on_disk else 0)
+    for free, level in ((1200, OK), (1000, WARNING)):
+        monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder, free=free: SimpleNamespace(free=free))
+        found = by_subject(write(), cpu=True)
+        assert [found[name].level for name in ("disk", "latents on disk")] == [level, level]
 
 
 def test_what_cpu_would_change_is_said(write):

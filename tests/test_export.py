@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lycoris_composite import cli
+from lycoris_composite import cli, whole
 from lycoris_composite.config import Settings
 from lycoris_composite.preview import look_at
 from tests import tiny
@@ -35,6 +35,13 @@ def test_it_writes_what_a_preview_shows(settings, tmp_path, capsys):
             name = folder / f"e{epoch:04d}_{sample.composite.index:06d}"
             assert name.with_suffix(".txt").read_text() == f"{sample.caption}\n"
             assert np.array_equal(np.asarray(Image.open(name.with_suffix(".png"))), np.asarray(picture))
+
+
+def test_what_a_killed_export_left_is_cleared_away(settings, tmp_path):
+    dead = tmp_path / f"set/.1_composite.{whole._host()}~{2**22 + 1}~part"
+    dead.mkdir(parents=True)
+    assert cli.main(["export", str(settings.path), "--out", str(tmp_path / "set")]) == 0
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["1_composite"]
 
 
 def test_what_is_there_is_not_mixed_with(settings, tmp_path, capsys):

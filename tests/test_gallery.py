@@ -98,6 +98,8 @@ def test_a_torn_picture_gives_way_to_an_older_one_or_an_empty_cell(out):
     row = pictures(written(out)[0])[0]
     assert near(row[3], colour("cg3", "e000001", 0))
     assert row[4] is None
+    _, said = gallery.write_gallery(out, show_progress=False)
+    assert said == ["1 picture(s) cannot be read and are left out; where training is writing them, run this again"]
 
 
 def test_only_torn_pictures_are_one_sentence(tmp_path):

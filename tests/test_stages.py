@@ -236,6 +236,22 @@ def test_cached_text_encoder_outputs_are_refused_in_stage_2_alone(tmp_path, key)
     assert (first.settings[key], second.settings[key]) == (True, False)
 
 
+@pytest.mark.parametrize(
+    ("kohya", "sentence"),
+    [
+        ({"max_train_epochs": 0}, "max_train_epochs: 0 is out of range; give 1 or more"),
+        ({"network_dim": -1}, "network_dim: -1 is out of range"),
+        ({"save_every_n_epochs": 0}, "save_every_n_epochs: 0 is out of range"),
+        ({"random_crop": True, "cache_latents_to_disk": True}, "random_crop: draws anew each time, so no latents"),
+    ],
+)
+def test_what_upstream_stops_at_later(tmp_path, kohya, sentence):
+    with pytest.raises(UserError, match=sentence):
+        stages_of(kohya_settings(tmp_path, **kohya))
+    with pytest.raises(UserError, match=sentence):
+        stages_of(kohya_settings(tmp_path, {"stage2": kohya}))
+
+
 def test_without_cuda_xformers_become_sdpa():
     settings = {"xformers": True, "learning_rate": 1e-4}
     changed, lines = without_cuda(settings)

@@ -14,7 +14,7 @@ from lycoris_composite.errors import UserError
 from lycoris_composite.layout import Canvas
 from lycoris_composite.plan import CompositeOptions
 from lycoris_composite.stages import overridden_datasets
-from lycoris_composite.subsets import Dataset, datasets_of, parse_resolution, plan_of
+from lycoris_composite.subsets import Dataset, datasets_of, ignored_folders, parse_resolution, plan_of
 from tests.helpers import write_characters
 
 RESOLUTION = {"resolution": "640,640"}
@@ -43,6 +43,35 @@ def test_kohyas_folders(tmp_path):
     assert [subset.folder for subset in subsets] == [
         str(tmp_path / name) for name in ("10_mio_school", "10_uzuki", "5_rin girl")
     ]
+
+
+def test_a_folder_of_images_that_upstream_passes_over_is_named(tmp_path):
+    write_characters(tmp_path, "uzuki", "rin", "mio")
+    (tmp_path / "1_mio").rename(tmp_path / "mio")
+    (tmp_path / "notes").mkdir()
+    assert ignored_folders({"train_data_dir": str(tmp_path)}) == [
+        f"{tmp_path / 'mio'}: not trained on; name it <repeats>_<character>, such as 10_mio."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"resolution": "60,60"}, "resolution: 60x60 is smaller than 64x64, one bucket step; give a larger one."),
+        ({"resolution": "640,640", "enable_bucket": True, "bucket_reso_steps": 4096}, "640x640 is smaller than 4096x4096"),
+        ({"resolution": "640,640", "enable_bucket": True, "min_bucket_reso": 700}, "max_bucket_reso, 640 to 1024"),
+        ({"resolution": "1280,640", "enable_bucket": True}, "max_bucket_reso, 256 to 1024; change one of them."),
+    ],
+)
+def test_a_resolution_that_no_bucket_can_have(tmp_path, settings, sentence):
+    """`min_bucket_reso` counts rounded down to the steps, as upstream rounds it."""
+    write_characters(tmp_path, "uzuki", "rin")
+    if "700" in str(settings):
+        from_folders(tmp_path, **settings)
+        settings = {**settings, "min_bucket_reso": 704}
+        sentence = sentence.replace("640 to", "704 to")
+    with pytest.raises(UserError, match=sentence):
+        from_folders(tmp_path, **settings)
 
 
 def test_the_order_of_a_listing_changes_nothing(tmp_path, monkeypatch):

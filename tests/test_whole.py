@@ -85,3 +85,12 @@ def test_leftovers_of_the_dead_are_removed_and_those_of_the_living_are_not(tmp_p
     os.utime(tmp_path / ".other.elsewhere~1~part", (0, 0))
     assert [path.name for path in remove_leftovers(tmp_path)] == [".other.elsewhere~1~part"]
     assert remove_leftovers(tmp_path / "nowhere") == []
+
+
+def test_a_file_does_not_take_the_place_of_a_folder(tmp_path):
+    (tmp_path / "page.html").mkdir()
+    (tmp_path / "page.html/precious.txt").write_text("mine")
+    with pytest.raises(UserError, match="page.html: cannot be written"):
+        write_whole(tmp_path / "page.html", "text")
+    assert (tmp_path / "page.html/precious.txt").read_text() == "mine"
+    assert len(list(tmp_path.iterdir())) == 1
