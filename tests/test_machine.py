@@ -14,6 +14,9 @@ from safetensors.torch import save_file
 from lycoris_composite.trainers import machine
 
 
+LYCORIS = {"network_module": "lycoris.kohya"}
+
+
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """Puts a package of this name and code on the import path."""
@@ -59,20 +62,34 @@ def test_what_this_machine_cannot_train_with(package, monkeypatch, settings, sen
     package("xformers", "raise OSError('broken')")
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    [error] = machine.machine_errors(settings, "c.toml")
+    [error] = machine.machine_errors({**LYCORIS, **settings}, "c.toml")
     assert str(error).startswith(sentence)
 
 
 def test_xformers_without_a_gpu(package, monkeypatch):
     package("xformers", "")
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    [error] = machine.machine_errors({"xformers": True}, "c.toml")
+    [error] = machine.machine_errors({**LYCORIS, "xformers": True}, "c.toml")
     assert "needs CUDA" in str(error)
 
 
 def test_what_it_can_train_with(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    assert list(machine.machine_errors({"sdpa": True, "mixed_precision": "bf16", "optimizer_type": "AdamW"}, "c.toml")) == []
+    settings = {**LYCORIS, "sdpa": True, "mixed_precision": "bf16", "optimizer_type": "AdamW", "log_with": "tensorboard"}
+    assert list(machine.machine_errors({**settings, "logging_dir": "logs"}, "c.toml")) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["adamw", "Lion", "SGD", "NAdam", "DAdaptAdam", "prodigy", "RAdamScheduleFree", "package.Of.Mine"]
+)
+def test_optimizers_that_upstream_knows(name):
+    assert list(machine.machine_errors({**LYCORIS, "optimizer_type": name}, "c.toml")) == []
+
+
+@pytest.mark.parametrize("name", ["cosine_with_restarts", "warmup_stable_decay", "piecewise_constant", "adafactor:0.001"])
+def test_schedules_that_upstream_knows(name):
+    assert list(machine.machine_errors({**LYCORIS, "lr_scheduler": name}, "c.toml")) == []
+    assert list(machine.machine_errors({**LYCORIS, "lr_scheduler": "x", "lr_scheduler_type": "mine.Own"}, "c.toml")) == []
 
 
 def test_how_a_loha_is_merged_is_tried_out():

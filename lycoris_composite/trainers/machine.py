@@ -101,6 +101,10 @@ def gpus() -> list[Gpu]:
 
 def machine_errors(settings: Mapping[str, Any], where: str) -> Iterator[UserError]:
     """One for each setting that this machine cannot train with. Upstream stops at these too, some minutes later."""
+    module = settings.get("network_module")
+    reason = why_not_importable(str(module)) if module else "not set"
+    if reason:
+        yield UserError(f"{where} network_module: {module or 'none'} cannot be used ({reason}); for LyCORIS set lycoris.kohya.")
     yield from _log_errors(settings, where)
     yield from _schedule_errors(settings, where)
     if settings.get("xformers"):

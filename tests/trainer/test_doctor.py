@@ -48,6 +48,8 @@ def test_a_config_that_would_run(world: World, tmp_path: Path) -> None:
         {"optimizer_type": "AdamW8bit"},
         {"learning_rate": "fast"},
         {"network_args": ["algo=lohaa"]},
+        {"network_module": "lycoris.koyha"},
+        {"network_module": None},
         {"optimizer_type": "AdamWW"},
         {"optimizer_type": "sgd"},
         {"lr_scheduler": "consine"},
