@@ -13,7 +13,6 @@ from safetensors.torch import save_file
 
 from lycoris_composite.trainers import machine
 
-
 LYCORIS = {"network_module": "lycoris.kohya"}
 
 
