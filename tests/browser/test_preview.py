@@ -28,7 +28,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder, {"aspect": "equal"}, train_data_dir=str(folder / "data"), resolution="128,128", caption_extension=".txt",
         keep_tokens=1, tokenizer_cache_dir=str(folder / "tokenizer"),
     )  # fmt: skip
-    page, _ = preview(settings.path, [], 1, 6, folder)
+    (page, _), _ = preview(settings.path, [], 1, 6, folder)
     return page
 
 
