@@ -151,16 +151,14 @@ def _check_data(done: Checked, request: Request, judge: Judge, say: Callable[[st
         if stage.composite is None:
             done.singles = judge.attempt(partial(datasets_of, stage.settings, "natural")) or []
     datasets = judge.attempt(lambda: datasets_to_join(done.settings))
-    bad = (
-        judge.attempt(lambda: bad_files([*done.singles, *datasets], show_progress), is_long=True)
-        if datasets is not None
-        else None
-    )
+    if datasets is None:
+        return
+    bad = judge.attempt(lambda: bad_files([*done.singles, *datasets], show_progress), is_long=True)
     if bad is not None:
         done.bad = bad
         judge.attempt(lambda: _check_bad(bad, request.skip_bad, say))
         done.plans = judge.attempt(lambda: plans_of(done.settings, datasets, done.skipped)) or []
-        done.ignored += passed_over([stage.settings for stage in done.stages], done.plans)
+        done.ignored += judge.attempt(lambda: passed_over([stage.settings for stage in done.stages], done.plans)) or []
 
 
 def _check_bad(bad: Mapping[str, str], is_allowed: bool, say: Callable[[str], None]) -> None:

@@ -69,8 +69,7 @@ class Stage:
 
     @property
     def caches_latents(self) -> bool:
-        """Upstream takes the one key for the other."""
-        return bool(self.settings.get("cache_latents") or self.settings.get("cache_latents_to_disk"))
+        return _caches_latents(self.settings)
 
     @property
     def reads_clip(self) -> bool:
@@ -143,8 +142,13 @@ def _check_values(settings: Mapping[str, Any], path: Path) -> None:
         if isinstance(value, int) and value < 1:
             raise UserError(f"{path}, {key}: {value} is out of range; give 1 or more, or leave it out.")
     for key in ("color_aug", "random_crop"):
-        if settings.get(key) and (settings.get("cache_latents") or settings.get("cache_latents_to_disk")):
+        if settings.get(key) and _caches_latents(settings):
             raise UserError(f"{path}, {key}: draws anew each time, so no latents can be cached; turn it or cache_latents off.")
+
+
+def _caches_latents(settings: Mapping[str, Any]) -> bool:
+    """Upstream takes the one key for the other."""
+    return bool(settings.get("cache_latents") or settings.get("cache_latents_to_disk"))
 
 
 def _check_second(settings: Mapping[str, Any], path: Path) -> None:
