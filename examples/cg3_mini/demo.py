@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import experiment
+import pictures
 import sheet
 
 from lycoris_composite import checkout
@@ -53,7 +54,7 @@ def main() -> None:
 
 def _prompts(folder: Path) -> Path:
     """A few prompts in few steps, so that samples cost less than a minute of the demo."""
-    settings = {"width": 128, "height": 64, "sample_steps": 12, "seed": SEED}
+    settings = {"width": 128, "height": 64, "sample_steps": 12, "scale": pictures.GUIDANCE, "seed": SEED}
     asked = [*experiment.requests(6, SEED)[::2], experiment.requests(1, SEED, marked=False)[0]]
     prompts = [{"prompt": one.prompt, "negative_prompt": one.negative, **settings} for one in asked]
     folder.mkdir(parents=True, exist_ok=True)
