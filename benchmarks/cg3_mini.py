@@ -34,20 +34,24 @@ import sheet  # noqa: E402
 import toml  # noqa: E402
 import world  # noqa: E402
 
+RECIPE = "the guide's recipe"
+
 
 def main() -> None:
     args = _arguments()
     start = time.monotonic()
     rows: dict[str, Counter[str]] = {}
+    pairs: dict[str, Counter[str]] = {}
     with tempfile.TemporaryDirectory() as made:
         folder = args.output or Path(made)
         for seed in range(1, args.seeds + 1):
-            for name, found in _one_seed(folder / f"seed{seed}", seed, args).items():
-                rows[name] = rows.get(name, Counter()) + found
-            print(
-                f"\n{experiment.table(rows)}\n\nafter {seed} of {args.seeds} seeds, {time.monotonic() - start:.0f} s",
-                flush=True,
-            )
+            shown = _one_seed(folder / f"seed{seed}", seed, args)
+            for name, row in shown.items():
+                rows[name] = rows.get(name, Counter()) + experiment.tally(*row)
+            for pair, found in experiment.by_pair(*shown[RECIPE]).items():
+                pairs[pair] = pairs.get(pair, Counter()) + found
+            print(f"\n{experiment.table(rows)}\n\n{RECIPE}, both by pair: {_shares(pairs)}")
+            print(f"after {seed} of {args.seeds} seeds, {time.monotonic() - start:.0f} s", flush=True)
     print(f"\n{bench.machine_line()}")
 
 
@@ -60,7 +64,12 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _one_seed(folder: Path, seed: int, args: argparse.Namespace) -> dict[str, Counter[str]]:
+def _shares(pairs: dict[str, Counter[str]]) -> str:
+    return ", ".join(f"{pair} {counts['both']} of {counts['all']}" for pair, counts in sorted(pairs.items()))
+
+
+def _one_seed(folder: Path, seed: int, args: argparse.Namespace) -> dict[str, tuple]:
+    """For each row its pictures and what was asked for."""
     first, second = experiment.train(folder / "all", args.trainer, seed)
     apart = tuple(world.CHARACTERS)[seed % 3], tuple(world.CHARACTERS)[(seed + 1) % 3]
     _, unseen = experiment.train(folder / "two", args.trainer, seed, _without_pair(folder / "two", apart), first)
@@ -71,13 +80,13 @@ def _one_seed(folder: Path, seed: int, args: argparse.Namespace) -> dict[str, Co
         "base": (None, wanted),
         "stage 1 alone": (first, wanted),
         "… names alone in the prompt": (first, bare),
-        "the guide's recipe": (second, wanted),
+        RECIPE: (second, wanted),
         "… COMPOSITE in the negative prompt": (second, plain),
         "… a pair never joined in stage 2": (unseen, strangers),
     }
     shown = {name: (experiment.draw(lora, requests, seed), requests) for name, (lora, requests) in asked.items()}
     sheet.save(folder / "all", shown)
-    return {name: experiment.tally(*row) for name, row in shown.items()}
+    return shown
 
 
 def _without_pair(folder: Path, apart: tuple[str, str]) -> list[str]:

@@ -176,6 +176,14 @@ def test_drawn_characters_are_counted_as_who_they_are():
     wanted = [experiment.Request(pair, "") for pair in asked]
     counts = experiment.tally(torch.stack([drawn(*pair) for pair in there]), wanted)
     assert dict(counts) == {"all": 4, "both": 2, "in order": 1, "clone": 1, "missing": 1, "seam": 0}
+    pairs = experiment.by_pair(torch.stack([drawn(*pair) for pair in there]), wanted)
+    assert {pair: count["both"] for pair, count in pairs.items()} == {
+        "rin/mio": 1,
+        "mio/rin": 1,
+        "uzuki/mio": 0,
+        "uzuki/rin": 0,
+    }
+    assert all(count["all"] == 1 for count in pairs.values())
     rows = experiment.table({"drawn": counts}).splitlines()
     cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in (rows[0], rows[2])]
     assert dict(zip(*cells, strict=True)) == {

@@ -90,6 +90,15 @@ def tally(shown: torch.Tensor, wanted: Sequence[Request]) -> Counter[str]:
     return found
 
 
+def by_pair(shown: torch.Tensor, wanted: Sequence[Request]) -> dict[str, Counter[str]]:
+    """For each ordered pair that was asked for: how many pictures there are ("all"), and how many hold both."""
+    found: dict[str, Counter[str]] = {}
+    for judged, request in zip(scorer.Scorer()(shown), wanted, strict=True):
+        counts = found.setdefault("/".join(request.asked), Counter())
+        counts.update({"all": 1, "both": int(judged.kind(request.asked) == "both")})
+    return found
+
+
 def table(rows: dict[str, Counter[str]]) -> str:
     """Shares of each kind with Wilson's intervals at 95 %, as a Markdown table."""
     lines = [["", "pictures", *COLUMNS]]
