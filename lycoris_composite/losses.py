@@ -44,7 +44,7 @@ def read_curves(grid: Grid, output_dir: Path, logs: Path | None) -> tuple[dict[i
     journal = _journal(output_dir / f"{grid.name}.run.json")
     curves = {index: _curve(journal, stage.number, folders) for index, stage in enumerate(grid.stages)}
     if logs and not journal.stages and len(grid.stages) == 1:  # a run of sd-scripts' own, whose logs somebody names
-        curves = {0: _whole_curve(logs)}
+        curves = {0: _drawn(_read([logs]))}
     found = {index: curve for index, curve in curves.items() if curve is not None}
     return found, "" if found else f"No loss curve: {folders[0]} holds no losses of this run."
 
@@ -72,10 +72,6 @@ def _curve(journal: Journal, number: int, folders: Sequence[Path]) -> Curve | No
     values = _read([path for folder in folders for path in sorted(folder.rglob(f"*{escape(log.name)}"))])
     last = log.steps + record.steps if record.steps else max(values, default=0)
     return _drawn({step - log.steps: value for step, value in values.items() if log.steps < step <= last})
-
-
-def _whole_curve(folder: Path) -> Curve | None:
-    return _drawn(_read([folder]))
 
 
 def _drawn(values: Mapping[int, tuple[float, float]]) -> Curve | None:

@@ -28,7 +28,6 @@ class Sample:
 
     composite: Composite
     epoch: int
-    batch: int  # the plan's number of its batch
     parts: CaptionParts | None
     spans: tuple[tuple[str, str], ...]
     tokens: int | None
@@ -56,14 +55,14 @@ def samples(
     for batch in range(plan.batches) if batches is None else batches:
         progress = Progress() if schedule is None else schedule.progress(epoch, batch, plan.batches)
         for index in plan.batch(epoch, batch):
-            yield _sample(plan, plan.composite(epoch, index), epoch, batch, progress, budget)
+            yield _sample(plan, plan.composite(epoch, index), epoch, progress, budget)
 
 
-def _sample(plan: Plan, composite: Composite, epoch: int, batch: int, progress: Progress, budget: Budget | None) -> Sample:
+def _sample(plan: Plan, composite: Composite, epoch: int, progress: Progress, budget: Budget | None) -> Sample:
     parts = plan.caption_parts(composite, epoch, progress, budget)
     found = () if parts is None else tuple(spans(plan.options.caption, parts.triggers, parts.tags))
     tokens = None if budget is None or parts is None else budget.count("".join(text for _, text in found))
-    return Sample(composite, epoch, batch, parts, found, tokens)
+    return Sample(composite, epoch, parts, found, tokens)
 
 
 def cast(plan: Plan, epoch: int) -> list[Cast]:

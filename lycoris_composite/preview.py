@@ -22,7 +22,7 @@ from lycoris_composite.progress import in_parallel, tracked
 from lycoris_composite.stages import DEFAULT_NAME
 from lycoris_composite.whole import remove_leftovers, whole, write_whole
 
-_MOST_READ = 4000  # samples that the warnings look at, of as many epochs as that is
+_MOST_READ = 4000  # samples that the warnings look at, of as many epochs as that is, and that those shown are chosen from
 _MOST_BAD = 20
 _PAGE_HEIGHT = 360  # of a picture on the page, in pixels
 
@@ -76,7 +76,7 @@ def look_at(settings: config.Settings, epoch: int, count: int) -> Preview:
     looks = []
     for plan in found.plans:
         lines += _warnings(found, plan)
-        own = chosen(list(islice(found.in_order(plan, epoch), max(count, _MOST_READ))), count)
+        own = chosen(list(islice(found.in_order(plan, epoch), _MOST_READ)), count)
         pictures = in_parallel(lambda sample: composite_picture(sample.composite), own, "drawing composites")
         looks.append(Look(plan, list(zip(own, pictures, strict=True)), cast(plan, epoch), plan.pair_counts(epoch)))
     return Preview(found.stages[1].name, epoch, lines, looks, found.costs, limit)

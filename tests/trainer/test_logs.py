@@ -40,5 +40,4 @@ def test_wandb_has_both_stages_in_one_run(world: World, tmp_path: Path) -> None:
     assert len(logged) == 2
     [name] = {folder.name.split("-", 3)[3] for folder in logged}
     assert name.startswith("cg3-")
-    assert (tmp_path / "logs" / name).is_dir() or name in str(logged[0])
     assert [len(list(folder.rglob("media/images/composites/*/*.png"))) for folder in logged] == [0, 6]
