@@ -58,10 +58,11 @@ class AllRefusals:
                 self._take(f"a run stops with {type(error).__name__}: {one_line(error)}")
         return None
 
-    def each(self, errors: Iterable[UserError]) -> None:
-        left = iter(errors)
+    def each(self, errors: Iterable[UserError]) -> bool:
+        left, before = iter(errors), len(self.sentences)
         while error := self.attempt(lambda: next(left, None)):
             self._take(sentence(error))
+        return len(self.sentences) == before
 
     def _take(self, text: str) -> None:
         if text not in self.sentences:

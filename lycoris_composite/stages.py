@@ -8,15 +8,16 @@ import os
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import toml
 
-from lycoris_composite.config import SECRETS, Settings, check_value
+from lycoris_composite.config import SECRETS, Settings, check_value, without_empty
 from lycoris_composite.errors import UserError
 from lycoris_composite.plan import CompositeOptions
+from lycoris_composite.prompts import given_prompts
 from lycoris_composite.subsets import FLAG_NAMES
 
 DEFAULT_NAME = "last"  # upstream's, where output_name is missing
@@ -46,13 +47,14 @@ _FALLBACKS_WITHOUT_CUDA = {
 @dataclass(frozen=True)
 class Stage:
     """One run of the upstream trainer. `composite` is None for single images; `weights_from` is the file whose
-    weights it starts from, and has to exist by then."""
+    weights it starts from, and has to exist by then; `prompts` are those that the config gives in place of a file."""
 
     number: int
     trainer: str
     settings: Mapping[str, Any]
     composite: CompositeOptions | None
     weights_from: Path | None = None
+    prompts: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -123,16 +125,32 @@ def stages_of(settings: Settings, only: int | None = None) -> list[Stage]:
         # Upstream would draw one in every process, and composites have to agree between them and after a resume.
         lasting = sorted((item for item in kohya.items() if item[0] not in (*_RESUME_KEYS, *SECRETS)), key=str)
         kohya["seed"] = zlib.crc32(repr(lasting).encode())
-    _check_values({**kohya, **settings.stage2}, settings.path)
-    _check_values(kohya, settings.path)
-    first = Stage(1, settings.trainer, {**kohya, "output_name": f"{kohya['output_name']}-stage1"}, None)
-    second = {**kohya, **settings.stage2}
+    if settings.stage2.get("network_weights"):
+        raise UserError(
+            f"{settings.path}, [composite.stage2] network_weights: stage 2 starts from what stage 1 has saved; leave it out "
+            "there, or set it for both, and stage 1 starts from it."
+        )
+    needed = {key: kohya[key] for key in ("output_dir", "output_name", "seed")}
+    second = {**needed, **without_empty({**kohya, **settings.stage2})}  # an empty text takes a key away from stage 2
+    for one in (second, kohya):
+        _check_values(one, settings.path)
+    first = _stage(1, settings, {**kohya, "output_name": f"{kohya['output_name']}-stage1"})
     if only is None:
         second = {key: value for key, value in second.items() if key not in _RESUME_KEYS}
     second["network_weights"] = str(first.output)
     _check_second(second, settings.path)
-    stages = [first, Stage(2, settings.trainer, second, settings.composite, first.output)]
+    stages = [first, _stage(2, settings, second, settings.composite, first.output)]
+    if stages[1].output == first.output:
+        raise UserError(f"{settings.path}, [composite.stage2] output_name: is that of stage 1's file; choose another.")
     return stages if only is None else [stages[only - 1]]
+
+
+def _stage(number: int, settings: Settings, values: dict[str, Any], *rest: Any) -> Stage:
+    """A stage of these values, whose prompts are taken out where they are no file's name."""
+    prompts = tuple(given_prompts(values.get("sample_prompts")))
+    if prompts:
+        values = {key: value for key, value in values.items() if key != "sample_prompts"}
+    return replace(Stage(number, settings.trainer, values, *(rest or (None,))), prompts=prompts)
 
 
 def _check_values(settings: Mapping[str, Any], path: Path) -> None:

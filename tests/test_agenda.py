@@ -103,10 +103,81 @@ def test_changes_are_named_and_ask_what_to_do(run):
 
 def test_a_thousand_changes_are_not_all_listed(run):
     stages, records, journal = run
-    journal.begin(1, records[1])
+    finish(journal, stages[0], records[1])
     many = {f"{number:04}.png": "1" for number in range(1000)}
     with pytest.raises(UserError, match=r"; and 981 more\)"):
         check_unchanged(journal, stages, {1: StageRecord(records[1].settings, many), 2: records[2]})
+
+
+def test_a_stage_that_has_saved_nothing_may_change(run):
+    """Nothing was trained, or nothing that can be gone on from: there is nothing to throw away."""
+    stages, records, journal = run
+    journal.begin(1, records[1])
+    changed = {**records, 1: StageRecord({**records[1].settings, "seed": "7"}, {"b.png": "2"})}
+
+    check_unchanged(journal, stages, changed)
+    assert [(task.stage.number, task.state) for task in tasks_of(journal, stages, changed)[0]] == [(1, None), (2, None)]
+
+    save_state(stages[0], records[1], 3)
+    with pytest.raises(UserError, match="seed: 42 -> 7"):
+        check_unchanged(journal, stages, changed)
+
+
+def longer(records, key="max_train_epochs", value="12"):
+    return {n: replace(one, settings={**one.settings, key: value}, run="new") for n, one in records.items()}
+
+
+@pytest.fixture
+def finished(run):
+    """Both stages are finished after ten epochs; stage 2 has saved the state of its end."""
+    stages, records, journal = run
+    records = longer(records, value="10")
+    for stage in stages:
+        finish(journal, stage, records[stage.number])
+    save_state(stages[1], records[2], 9)
+    return stages, records, journal
+
+
+def test_more_epochs_go_on_with_the_last_stage(finished):
+    stages, records, journal = finished
+    now = longer(records)
+    check_unchanged(journal, stages, now)
+    [task], lines = tasks_of(journal, stages, now)
+    assert (task.stage.number, task.state.step, task.record.run) == (2, 9, records[2].run)
+    assert [line.partition(":")[0] for line in lines] == ["stage 1", "stage 2"]
+    assert "finished already" in lines[0]
+    assert "goes on for longer after step 9" in lines[1]
+
+
+def test_more_epochs_of_the_first_stage_alone_go_on_too(finished):
+    stages, records, journal = finished
+    save_state(stages[0], records[1], 8)
+    [task], _ = tasks_of(journal, stages[:1], longer(records))
+    assert (task.stage.number, task.state.step) == (1, 8)
+
+
+@pytest.mark.parametrize(("key", "value"), [("max_train_epochs", "9"), ("max_train_steps", "5000"), ("seed", "7")])
+def test_what_is_not_longer_is_another_run(finished, key, value):
+    """max_train_epochs wins over max_train_steps, so those say nothing of how long it is."""
+    stages, records, journal = finished
+    with pytest.raises(UserError, match=f"{key}: .* -> {value}"):
+        check_unchanged(journal, stages, longer(records, key, value))
+
+
+def test_more_epochs_with_another_setting_are_another_run(finished):
+    stages, records, journal = finished
+    with pytest.raises(UserError, match="seed: 42 -> 7") as error:
+        check_unchanged(journal, stages, longer(longer(records), "seed", "7"))
+    assert "max_train_epochs" not in str(error.value)
+
+
+def test_more_epochs_without_a_state_say_why_not(run):
+    stages, records, journal = run
+    records = longer(records, value="10")
+    for stage in stages:
+        finish(journal, stage, records[stage.number])
+    with pytest.raises(UserError, match="no state of stage 2 was saved, so it cannot go on for longer; give --fresh"):
+        check_unchanged(journal, stages, longer(records))
 
 
 def test_what_does_not_shape_the_weights_may_change(tmp_path):

@@ -24,7 +24,9 @@ HOUSE = (
     ("dataset", "trainers.builtin_data", "trainers.builtin_model"),
     ("trainers.logs",),
     ("composites",),
-    ("trainers.lycoris_args", "trainers.ranks", "trainers.saving", "trainers.machine", "trainers.tokenizers"),
+    ("trainers.optimizers",),
+    ("trainers.networks",),
+    ("trainers.ranks", "trainers.saving", "trainers.machine", "trainers.tokenizers"),
     ("agenda", "needs"),
     ("inputs", "overview"),
     ("costs",),
@@ -42,7 +44,7 @@ FLOORS = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}
 UPSTREAM_ROOMS = (
     "dataset",
     *(f"trainers.{name}" for name in ("kohya", "kohya_trainer", "builtin", "builtin_data", "builtin_model")),
-    *(f"trainers.{name}" for name in ("lycoris_args", "ranks", "saving", "tokenizers", "logs", "machine")),
+    *(f"trainers.{name}" for name in ("networks", "optimizers", "ranks", "saving", "tokenizers", "logs", "machine")),
 )
 UPSTREAM = {
     "torch",

@@ -290,3 +290,29 @@ def test_without_cuda_optimizers_have_all_their_bits(given, plain):
 @pytest.mark.parametrize("settings", [{}, {"optimizer_type": "Prodigy", "mixed_precision": "no", "xformers": False}])
 def test_without_cuda_all_else_stays(settings):
     assert without_cuda(settings) == (settings, [])
+
+
+def test_an_empty_text_takes_a_key_away_from_stage_2_alone(tmp_path):
+    first, second = stages_of(kohya_settings(tmp_path, {"stage2": {"vae": "", "output_dir": ""}}, vae="my.vae"))
+    assert first.settings["vae"] == "my.vae"
+    assert "vae" not in second.settings
+    assert second.output_dir == first.output_dir
+
+
+@pytest.mark.parametrize(
+    ("stage2", "sentence"),
+    [
+        ({"network_weights": "x.safetensors"}, r"\[composite.stage2\] network_weights: stage 2 starts from what stage 1 has"),
+        ({"output_name": "cg3-stage1"}, r"\[composite.stage2\] output_name: is that of stage 1's file; choose another"),
+    ],
+)
+def test_stage_2_neither_starts_elsewhere_nor_overwrites_stage_1(tmp_path, stage2, sentence):
+    with pytest.raises(UserError, match=sentence):
+        stages_of(kohya_settings(tmp_path, {"stage2": stage2}))
+
+
+def test_prompts_in_place_of_their_file(tmp_path):
+    first, second = stages_of(kohya_settings(tmp_path, {"stage2": {"sample_prompts": "p.txt"}}, sample_prompts=["rin", "mio"]))
+    assert (first.prompts, second.prompts) == (("rin", "mio"), ())
+    assert "sample_prompts" not in first.settings
+    assert second.settings["sample_prompts"] == "p.txt"
