@@ -37,6 +37,7 @@ _COUNTS = (
 _FALLBACKS_WITHOUT_CUDA = {
     "xformers": (False, {"sdpa": True}, "sdpa attention instead of xformers"),
     "mem_eff_attn": (False, {"sdpa": True}, "sdpa attention instead of mem_eff_attn"),
+    "lowram": (False, {}, "the weights in main memory instead of lowram"),
     "full_fp16": (False, {}, "no full_fp16"),
     "full_bf16": (False, {}, "no full_bf16"),
     "fp8_base": (False, {}, "no fp8_base"),
@@ -114,13 +115,7 @@ class Stage:
 
 def stages_of(settings: Settings, only: int | None = None) -> list[Stage]:
     """Both stages, or one. Stage 2 repeats stage 1 but for `[composite.stage2]`, its weights and its output."""
-    kohya = dict(settings.kohya)
-    if not kohya.get("output_dir"):
-        raise UserError(f"{settings.path}, output_dir: not set; name the folder for the trained files.")
-    check_value(kohya["output_dir"], str, f"{settings.path}, output_dir")
-    kohya["output_name"] = str(kohya.get("output_name") or DEFAULT_NAME)
-    if Path(kohya["output_name"]).name != kohya["output_name"] or not kohya["output_name"].isprintable():
-        raise UserError(f"{settings.path}, output_name: {kohya['output_name']!r} is no file name; put folders in output_dir.")
+    kohya = _with_output(settings.kohya, settings.path)
     if kohya.get("seed") is None:
         # Upstream would draw one in every process, and composites have to agree between them and after a resume.
         lasting = sorted((item for item in kohya.items() if item[0] not in (*_RESUME_KEYS, *SECRETS)), key=str)
@@ -131,7 +126,8 @@ def stages_of(settings: Settings, only: int | None = None) -> list[Stage]:
             "there, or set it for both, and stage 1 starts from it."
         )
     needed = {key: kohya[key] for key in ("output_dir", "output_name", "seed")}
-    second = {**needed, **without_empty({**kohya, **settings.stage2})}  # an empty text takes a key away from stage 2
+    # An empty text takes a key away from stage 2.
+    second = _with_output({**needed, **without_empty({**kohya, **settings.stage2})}, settings.path)
     for one in (second, kohya):
         _check_values(one, settings.path)
     first = _stage(1, settings, {**kohya, "output_name": f"{kohya['output_name']}-stage1"})
@@ -143,6 +139,17 @@ def stages_of(settings: Settings, only: int | None = None) -> list[Stage]:
     if stages[1].output == first.output:
         raise UserError(f"{settings.path}, [composite.stage2] output_name: is that of stage 1's file; choose another.")
     return stages if only is None else [stages[only - 1]]
+
+
+def _with_output(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The settings with an output name as text. Raises UserError where no file can have it, or there is no folder."""
+    if not settings.get("output_dir"):
+        raise UserError(f"{path}, output_dir: not set; name the folder for the trained files.")
+    check_value(settings["output_dir"], str, f"{path}, output_dir")
+    name = str(settings.get("output_name") or DEFAULT_NAME)
+    if Path(name).name != name or not name.isprintable():
+        raise UserError(f"{path}, output_name: {name!r} is no file name; put folders in output_dir.")
+    return {**settings, "output_name": name}
 
 
 def _stage(number: int, settings: Settings, values: dict[str, Any], *rest: Any) -> Stage:

@@ -303,6 +303,8 @@ def test_an_empty_text_takes_a_key_away_from_stage_2_alone(tmp_path):
     ("stage2", "sentence"),
     [
         ({"network_weights": "x.safetensors"}, r"\[composite.stage2\] network_weights: stage 2 starts from what stage 1 has"),
+        ({"output_dir": {"a": 1}}, "output_dir: {'a': 1} is no text; write one"),
+        ({"output_name": "a/b"}, "output_name: 'a/b' is no file name; put folders in output_dir"),
         ({"output_name": "cg3-stage1"}, r"\[composite.stage2\] output_name: is that of stage 1's file; choose another"),
     ],
 )

@@ -101,7 +101,7 @@ _DATA_OPTIONS = {
 # Known, but only as switched off.
 _OFF = {
     *("v2", "v_parameterization", "debug_dataset", "no_metadata", "mem_eff_attn", "xformers", "gradient_checkpointing"),
-    *("cache_latents_to_disk", "full_fp16", "full_bf16", "color_aug", "random_crop", "network_dropout"),
+    *("cache_latents_to_disk", "full_fp16", "full_bf16", "color_aug", "random_crop", "network_dropout", "lowram"),
 }
 _ONLY = {
     "network_module": "lycoris.kohya",

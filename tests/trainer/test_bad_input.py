@@ -94,6 +94,58 @@ def test_bad_settings(refuse: Callable[..., str], changes: dict, sentence: str) 
     assert sentence in refuse(**changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"optimizer_args": ["weight_decay:0.1"]}, 'optimizer_args: "weight_decay:0.1" is not of the form key=value; write "weight_'),
+        ({"lr_scheduler_args": ["T_max 10"]}, 'lr_scheduler_args: "T_max 10" is not of the form key=value; write "T_max=10"'),
+        ({"optimizer_type": "Prodigy", "unet_lr": 1.0, "text_encoder_lr": 0.5}, "Prodigy stops at its first step (Setting different lr"),
+        ({"optimizer_type": "Adafactor", "optimizer_args": ["betas=0.9,0.99"]}, "Adafactor cannot be made (Adafactor.__init__() got an"),
+        ({"optimizer_args": ["decouple=True"]}, "AdamW cannot be made (AdamW.__init__() got an unexpected keyword argument 'decouple')"),
+        ({"optimizer_type": "DAdaptAdam"}, "DAdaptAdam cannot be made (No dadaptation); install the package that it needs"),
+        ({"optimizer_type": "no_such_package.Adam"}, "(No module named 'no_such_package'); install the package"),
+        ({"lr_scheduler": "constant", "lr_warmup_steps": 100}, "lr_scheduler: the schedule cannot be made (SchedulerType.CONSTANT does"),
+        ({"lr_scheduler": "piecewise_constant"}, "the schedule cannot be made (get_piecewise_constant_schedule() missing 1 required"),
+        ({"lr_scheduler": "cosine", "lr_scheduler_args": ["foo=1"]}, "got an unexpected keyword argument 'foo'"),
+        ({"lr_scheduler_type": "CosineAnnealingLRR"}, "has no attribute 'CosineAnnealingLRR'"),
+        ({"adaptive_noise_scale": 0.1}, "sd-scripts refuses these settings (adaptive_noise_scale requires noise_offset)"),
+        ({"network_args": ["algo=dylora", "block_size=2"]}, "dylora does not load again what it has saved"),
+        ({"composite": {"stage2": {"network_dim": 8}}}, "[composite.stage2] network_dim: 8, but 4 in stage 1"),
+        ({"network_module": "networks.lora", "network_args": ["conv_dim=x"]}, "networks.lora cannot make a network of these settings"),
+        ({"network_module": "networks.dylora", "network_args": ["unit=3"]}, "(rank must be a multiple of unit); correct them"),
+        ({"max_token_length": 100}, "max_token_length: 100 is none of 150, 225"),
+        ({"dynamo_backend": "foo", "torch_compile": True}, "dynamo_backend: 'foo' is none of eager"),
+        ({"sample_prompts": "nowhere.txt", "sample_every_n_epochs": 1}, "sample_prompts: nowhere.txt is not there; correct the path"),
+        ({"sample_prompts": [1]}, "sample_prompts: [1] is no text; write one"),
+    ],
+)  # fmt: skip
+def test_what_stops_a_run_after_its_model_is_loaded_is_said_before(
+    refuse: Callable[..., str], changes: dict, sentence: str
+) -> None:
+    assert sentence in refuse(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer_type": "Prodigy", "unet_lr": 1.0, "text_encoder_lr": 0.0, "learning_rate": 1.0},
+        {"optimizer_type": "Adafactor"},
+        {"optimizer_type": "AdamW8bit", "optimizer_args": ["weight_decay=0.1", "betas=0.9,0.99"]},
+        {"optimizer_type": "RAdamScheduleFree"},
+        {"optimizer_type": "pytorch_optimizer.CAME"},
+        {"lr_scheduler": "warmup_stable_decay", "lr_decay_steps": 0.1},
+        {"lr_scheduler_type": "CosineAnnealingLR", "lr_scheduler_args": ["T_max=10"]},
+        {"network_module": "networks.lora", "network_args": ["conv_dim=4", "conv_alpha=1"]},
+        {"network_args": ["algo=lokr", "factor=4"], "network_dim": 100_000},
+        {"text_encoder_lr": [1e-4]},
+        {"dynamo_backend": "no", "max_token_length": 75, "save_precision": "fp32", "sample_sampler": "DPM++ 2M", "vae": ""},
+        {"sample_prompts": "nowhere.txt"},
+    ],
+)  # fmt: skip
+def test_what_upstream_runs_with_is_not_refused(refuse: Callable[..., str], changes: dict, tmp_path: Path) -> None:
+    assert f"{tmp_path / 'no_model'}: no such file or folder" in refuse(**changes)
+
+
 def test_missing_and_broken_config_files(world: World, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     broken = tmp_path / "broken.toml"
     broken.write_text("[composite\n")

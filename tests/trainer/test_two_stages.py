@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import toml
+import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lycoris_composite import __version__
-from tests.helpers import PHOTOS
+from tests.helpers import PHOTOS, ROOT
 from tests.world import World
 
 CACHES = {
@@ -90,6 +91,44 @@ def test_stage_two_starts_from_exactly_what_stage_one_saved(world: World, tmp_pa
     assert first.keys() == second.keys()
     assert all(first[key].equal(second[key]) for key in first)
     assert any(first[key].abs().sum() > 0 for key in first if key.endswith("hada_w2_a")), "stage 1 trained nothing"
+
+
+def test_a_config_as_guis_export_it(world: World, tmp_path: Path) -> None:
+    """With a byte order mark, empty fields, values that the parser's choices lack and the prompt in place of its file; and
+    with a second stage that keeps the text encoder as it is."""
+    config = world.write_config(
+        tmp_path, vae="", logging_dir="", wandb_run_name="", max_token_length=75, dynamo_backend="no", sample_every_n_steps=3,
+        sample_prompts="rin, smile --w 64 --h 64 --s 2 --d 1", composite={"stage2": {"resolution": "192,192", "text_encoder_lr": 0.0}},
+    )  # fmt: skip
+    config.write_bytes(b"\xef\xbb\xbf" + config.read_bytes())
+
+    run = world.command(
+        tmp_path, str(ROOT / "train_composite.py"), "--config", str(config), "--sd_scripts", str(world.sd_scripts)
+    )
+
+    assert run.code == 0
+    assert "ERROR" not in run.output
+    assert len(list((tmp_path / "out/sample").glob("cg3-stage1_*.png"))) == 1
+    assert len(list((tmp_path / "out/sample").glob("cg3_*.png"))) == 1
+    first, second = load_file(tmp_path / "out/cg3-stage1.safetensors"), load_file(tmp_path / "out/cg3.safetensors")
+    assert first.keys() == second.keys()
+    changed = {key for key in first if not first[key].equal(second[key])}
+    assert changed
+    assert all(key.startswith("lora_unet") for key in changed)
+    assert any(key.startswith("lora_te") for key in first)
+
+
+def test_network_weights_of_another_algorithm_are_no_start(world: World, tmp_path: Path) -> None:
+    weights = tmp_path / "other.safetensors"
+    save_file({"lora_unet_mid_block_attentions_0_proj_in.lora_up.weight": torch.zeros(4, 4)}, weights)
+
+    run = world.train(tmp_path, network_weights=str(weights))
+
+    assert run.code == 2
+    [sentence] = [line for line in run.output.splitlines() if line.startswith("error: ")]
+    assert "other.safetensors: none of its 1 tensors fits the network" in sentence
+    assert "Traceback" not in run.output
+    assert not (tmp_path / "out/cg3-stage1.safetensors").exists()
 
 
 def test_saved_file_is_a_kohya_loha_and_says_how_it_was_made(world: World, tmp_path: Path) -> None:
