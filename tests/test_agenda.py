@@ -164,6 +164,14 @@ def test_what_is_not_longer_is_another_run(finished, key, value):
         check_unchanged(journal, stages, longer(records, key, value))
 
 
+def test_steps_instead_of_epochs_are_another_run(finished):
+    stages, records, journal = finished
+    settings = {key: value for key, value in records[2].settings.items() if key != "max_train_epochs"}
+    now = {n: replace(one, settings={**settings, "max_train_steps": "5000"}) for n, one in records.items()}
+    with pytest.raises(UserError, match="max_train_epochs: 10 -> not set; .*max_train_steps: not set -> 5000"):
+        check_unchanged(journal, stages, now)
+
+
 def test_more_epochs_with_another_setting_are_another_run(finished):
     stages, records, journal = finished
     with pytest.raises(UserError, match="seed: 42 -> 7") as error:
