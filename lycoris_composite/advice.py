@@ -123,7 +123,7 @@ def _pieces(tags: Sequence[str]) -> int:
 
 def _tags(character: Character, caption: str) -> list[str]:
     rules = character.subset.rules
-    return [] if rules.enable_wildcard else [tag for tag in all_tags(caption, rules, None) if tag != character.trigger]
+    return [] if rules.enable_wildcard else all_tags(caption, rules, None, character.spellings)
 
 
 def _about_validation(kohya: Mapping[str, Any]) -> Iterator[Finding]:

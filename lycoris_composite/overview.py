@@ -76,8 +76,8 @@ def cast(plan: Plan, epoch: int) -> list[Cast]:
 def _tags(character: Character) -> tuple[tuple[str, int], ...]:
     """The commonest first, the trigger word left out."""
     rng = generator(0, 0, 0, "tags")  # one line of a multi-line caption, the same every time
-    counts = Counter(tag for caption in character.captions for tag in {*all_tags(caption, character.subset.rules, rng)})
-    del counts[character.trigger]
+    rules, without = character.subset.rules, character.spellings
+    counts = Counter(tag for caption in character.captions for tag in {*all_tags(caption, rules, rng, without)})
     return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 

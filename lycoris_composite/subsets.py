@@ -26,7 +26,7 @@ OPTION_TYPES: dict[str, type] = {
     **{rule.name: str if rule.default is None else type(rule.default) for rule in fields(CaptionRules)},
     **dict.fromkeys(("batch_size", "num_repeats", "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps"), int),
     **dict.fromkeys(("enable_bucket", "bucket_no_upscale", "flip_aug", "is_reg"), bool),
-    **dict.fromkeys(("class_tokens", "caption_extension"), str),
+    **dict.fromkeys(("class_tokens", "caption_extension", "trigger"), str),
     "token_warmup_step": float,
 }
 _OTHER_TYPES: dict[str, type] = {
@@ -196,6 +196,7 @@ def _subset(levels: Sequence[Mapping[str, Any]]) -> Subset:
         caption_extension=extension if extension.startswith(".") else f".{extension}",
         rules=CaptionRules(**rules),
         flip_aug=bool(_fall_back("flip_aug", levels, False)),
+        trigger=levels[0].get("trigger"),
         held_out=_fall_back("validation_split", levels[1:], 0.0),
         held_out_seed=_fall_back("validation_seed", levels[1:], 0),
     )

@@ -34,6 +34,7 @@ HOUSE = (
     ("config",),
     ("plan",),
     ("characters",),
+    ("triggers",),
     ("pairing", "layout", "captions", "compose", "tokens", "checkout"),
     ("images", "whole", "stopping", "findings", "pages", "sheets", "progress", "prompts"),
     ("errors",),

@@ -29,6 +29,14 @@ PATCHES: dict[str, tuple[tuple, list[str]]] = {
             "library.config_util:ConfigSanitizer.DATASET_ASCENDABLE_SCHEMA",
         ],
     ),
+    "dreambooth_subset": (
+        (),
+        [
+            "library.config_util:DreamBoothSubset",
+            "library.config_util:DreamBoothSubsetParams",
+            "library.config_util:ConfigSanitizer.DB_SUBSET_DISTINCT_SCHEMA",
+        ],
+    ),
     "collator_class": ((list().append,), ["library.train_util:collator_class"]),
     "load_image": ((open, len), ["library.train_util:load_image", "library.train_util:BaseDataset.get_image_size"]),
     "checkpoint_loading": ((ValueError,), ["torch:load"]),
@@ -47,6 +55,7 @@ PATCHES: dict[str, tuple[tuple, list[str]]] = {
 NEEDED = {
     "strategies": "library.strategy_base:TextEncodingStrategy",
     "dreambooth_dataset": "library.config_util:DreamBoothDatasetParams",
+    "dreambooth_subset": "library.config_util:DreamBoothSubsetParams",
     "collator_class": "library.train_util:collator_class",
     "load_image": "library.train_util:load_image",
     "checkpoint_loading": "torch:load",

@@ -39,11 +39,12 @@ def library(sd_scripts: Path) -> Iterator[SimpleNamespace]:
 
     from lycoris_composite.dataset import SwitchedDataset
     from lycoris_composite.trainers.kohya import _composite_schema
-    from sd_scripts_patches import dreambooth_dataset, strategies
+    from sd_scripts_patches import dreambooth_dataset, dreambooth_subset, strategies
 
     with ExitStack() as undo:
         undo.callback(strategies.apply())
         undo.callback(dreambooth_dataset.apply(SwitchedDataset, _composite_schema))
+        undo.callback(dreambooth_subset.apply())
         yield SimpleNamespace(
             config_util=config_util, train_util=train_util, strategy_base=strategy_base, strategy_sd=strategy_sd
         )
