@@ -21,11 +21,13 @@ LONGEST_CAPTION = 65_536  # bytes; the longest that upstream's tokenizers keep i
 
 @dataclass(frozen=True)
 class TrainingImage:
-    """An image file, its upright (width, height), and its caption or None where it has no caption file."""
+    """An image file, its upright (width, height), and its caption or None where it has no caption file. `has_more_lines`
+    where that file has lines that are not read."""
 
     path: str
     size: tuple[int, int]
     caption: str | None
+    has_more_lines: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def read_subset(subset: Subset, skipped: Collection[str] = ()) -> Subset:
     """The subset with its images' sizes and captions, but for the images to be skipped. Raises UserError naming the
     file that cannot be used."""
     paths = _trained([path for path in image_paths(subset) if os.path.normpath(path) not in skipped], subset)
-    images = [TrainingImage(str(path), _readable_size(path), read_caption(path, subset)) for path in paths]
+    images = [TrainingImage(str(path), _readable_size(path), *_caption_of(path, subset)) for path in paths]
     return replace(subset, images=tuple(images))
 
 
@@ -143,9 +145,14 @@ def caption_file(image: str | os.PathLike, subset: Subset) -> str | None:
 
 def read_caption(image: Path, subset: Subset) -> str | None:
     """The image's caption file as upstream reads it, None where there is none. Several lines only with wildcards."""
+    return _caption_of(image, subset)[0]
+
+
+def _caption_of(image: Path, subset: Subset) -> tuple[str | None, bool]:
+    """The same, and whether the file has more lines than are read."""
     path = caption_file(image, subset)
     if path is None:
-        return None
+        return None, False
     if os.path.getsize(path) > LONGEST_CAPTION:
         raise UserError(f"{path}: a caption of {os.path.getsize(path):,} bytes, no model reads as much; shorten it.")
     try:
@@ -157,7 +164,7 @@ def read_caption(image: Path, subset: Subset) -> str | None:
         if any(lines):
             raise UserError(f"{path}: its first line is empty, and only that is read; remove it.")
         raise UserError(f"{path}: empty caption; write the trigger word and tags, or remove all captions of the folder.")
-    return text
+    return text, not subset.rules.enable_wildcard and any(lines[1:])
 
 
 def characters_of(subsets: Iterable[Subset]) -> list[Character]:
@@ -213,8 +220,10 @@ def unread_captions(subset: Subset) -> str | None:
     """A line where no image has a caption, but files lie beside them that look like captions of another extension."""
     if not subset.images or any(image.caption for image in subset.images):
         return None
-    for extension in (".txt", ".caption"):
-        if any(os.path.isfile(os.path.splitext(image.path)[0] + extension) for image in subset.images):
+    for extension in (".txt", ".caption", ".TXT", ".Txt", ".CAPTION"):
+        if extension != subset.caption_extension and any(
+            os.path.isfile(os.path.splitext(image.path)[0] + extension) for image in subset.images
+        ):
             return (
                 f"{subset.folder}: captions end in {extension} and are not read, as caption_extension is "
                 f'"{subset.caption_extension}"; set caption_extension = "{extension}".'

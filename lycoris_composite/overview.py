@@ -90,7 +90,13 @@ def kept_share(image_size: Size, panel_size: Size) -> float:
 def warnings(plan: Plan, seen: Sequence[Sample], is_all: bool, limit: int | None) -> list[str]:
     """What is worth a look before training, most important first. `seen` are the samples of all of training, or of its
     beginning."""
-    return [*map(_not_taught, untaught(plan)), *_few_images(plan), *_cropped(plan), *_over_limit(seen, limit), *_one_sided(seen, is_all)]
+    return [
+        *map(_not_taught, untaught(plan)),
+        *_few_images(plan),
+        *_cropped(plan),
+        *_over_limit(seen, limit),
+        *_one_sided(seen, is_all),
+    ]
 
 
 def untaught(plan: Plan) -> list[Character]:

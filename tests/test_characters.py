@@ -173,8 +173,8 @@ def test_validation_holds_out_a_share():
 
 
 def test_captions_of_one_folder_with_two_trigger_words(tmp_path, mio):
-    folder = write_subset(tmp_path / "10_rin", {"01": "rin, hat", "02": "Rin, smile"})
-    with pytest.raises(UserError, match=f'{folder}/02.png: its caption begins with "Rin", that of {folder}/01.png with "rin"'):
+    folder = write_subset(tmp_path / "10_rin", {"01": "rin, hat", "02": "Run, smile"})
+    with pytest.raises(UserError, match=f'{folder}/02.png: its caption begins with "Run", that of {folder}/01.png with "rin"'):
         read(subset(folder), mio)
 
 

@@ -31,6 +31,7 @@ HOUSE = (
     ("stages", "sampling", "metadata", "states"),
     ("journal",),
     ("subsets",),
+    ("leftout",),
     ("config",),
     ("plan",),
     ("characters",),

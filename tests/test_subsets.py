@@ -50,7 +50,7 @@ def test_a_folder_of_images_that_upstream_passes_over_is_named(tmp_path):
     (tmp_path / "1_mio").rename(tmp_path / "mio")
     (tmp_path / "notes").mkdir()
     assert ignored_folders({"train_data_dir": str(tmp_path)}) == [
-        f"{tmp_path / 'mio'}: not trained on; name it <repeats>_<character>, such as 10_mio."
+        f"{tmp_path / 'mio'}: its 2 picture(s) are not trained on; name it <repeats>_<character>, such as 10_mio."
     ]
 
 
