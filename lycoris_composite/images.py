@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ _EXIF_ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
 
 
+@cache
 def extensions() -> frozenset[str]:
     """The extensions of upstream's `train_util.IMAGE_EXTENSIONS`, those of installed Pillow plugins among them."""
     known = [".png", ".jpg", ".jpeg", ".webp", ".bmp"]

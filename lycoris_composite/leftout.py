@@ -7,6 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from lycoris_composite.characters import Subset
@@ -56,7 +57,7 @@ class _Listing:
     changed: Mapping[str, int]
     below: Sequence[str]
 
-    @property
+    @cached_property
     def pictures(self) -> list[str]:
         return [name for name in self.changed if is_picture(name)]
 
@@ -89,7 +90,8 @@ def _list(folder: Path) -> _Listing:
 
 def _pictures(found: _Listing, read: Sequence[str]) -> Iterator[str]:
     hidden = [name for name in found.pictures if name[0] == "." and not name.startswith("._")]  # those are macOS's own
-    others = [name for name in found.pictures if name[0] != "." and name not in set(read)]
+    known = set(read)
+    others = [name for name in found.pictures if name[0] != "." and name not in known]
     if others:
         kinds = ", ".join(sorted({os.path.splitext(name)[1] for name in others}))
         yield (
