@@ -18,7 +18,7 @@ from lycoris_composite.errors import UserError
 from lycoris_composite.images import image_size
 from lycoris_composite.journal import digest
 from lycoris_composite.layout import Canvas, has_no_bucket
-from lycoris_composite.leftout import left_out
+from lycoris_composite.leftout import is_picture, left_out, replaced
 from lycoris_composite.plan import Plan
 from lycoris_composite.progress import in_parallel
 from lycoris_composite.stages import Stage, overridden_datasets, stages_of
@@ -136,13 +136,27 @@ def passed_over(stages: Sequence[Stage], singles: Iterable[Dataset], plans: Sequ
     joined = [character.subset for plan in plans for character in plan.characters]
     lines += filter(None, map(unread_captions, joined))
     first = next((stage for stage in stages if stage.composite is None), None)
-    latents = TRAINERS.get(first.trainer, (1, None))[1] if first and first.settings.get("cache_latents_to_disk") else None
+    latents = _cached_latents(first) if first else None
     seen: dict[str, tuple[Subset, str | None]] = {subset.folder: (subset, None) for subset in joined}
     for dataset in singles:
         seen |= {subset.folder: (subset, latents) for subset in (*dataset.subsets, *dataset.regularization)}
     for _, (subset, suffix) in sorted(seen.items()):
         lines += left_out(subset, suffix)
     return list(dict.fromkeys(lines))
+
+
+def _cached_latents(stage: Stage) -> str | None:
+    """How the names of the latents end that upstream keeps beside a stage's images; None where it keeps none."""
+    is_upstreams = stage.composite is None and stage.settings.get("cache_latents_to_disk")
+    return TRAINERS.get(stage.trainer, (1, None))[1] if is_upstreams else None
+
+
+def replaced_pictures(stage: Stage, before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """A line for each folder whose pictures changed since an earlier run, while upstream's latents of those may lie there.
+    `before` and `now` are digests by path."""
+    latents = _cached_latents(stage)
+    changed = [path for path, content in now.items() if before.get(path, content) != content and is_picture(path)]
+    return list(replaced(changed, latents)) if latents else []
 
 
 def with_images(datasets: Iterable[Dataset], plans: Sequence[Plan], skipped: Collection[str] = ()) -> list[Dataset]:

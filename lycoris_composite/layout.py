@@ -89,7 +89,10 @@ def has_no_bucket(image_size: Size, canvas: Canvas) -> bool:
         return min(image_size) < step
     aspect = width / height
     by_width, by_height = _cut(math.sqrt(canvas.area * aspect), step), _cut(math.sqrt(canvas.area / aspect), step)
-    return not all((by_width, by_height, _cut(by_width / aspect, step), _cut(by_height * aspect, step)))
+    beside_width = _cut(by_width / aspect, step)
+    if not (by_width and by_height and beside_width):
+        return True
+    return not _cut(by_height * aspect, step) and abs(by_width / beside_width - aspect) >= aspect
 
 
 def _cut(length: float, step: int) -> int:

@@ -149,6 +149,24 @@ def _stale(subset: Subset, found: _Listing, read: Collection[str], latents: str)
         )
 
 
+def replaced(paths: Collection[str], latents: str) -> Iterator[str]:
+    """A line for each folder with pictures that are others than in an earlier run, though no newer than the cache files
+    beside them: whoever copies a file may keep its time."""
+    by_folder: dict[str, list[str]] = defaultdict(list)
+    for path in sorted(paths):
+        by_folder[os.path.dirname(path)].append(os.path.basename(path))
+    for folder, names in by_folder.items():
+        found = _list(Path(folder))
+        caches = _caches(found, latents)
+        pairs = [(name, caches[stem][0]) for name in names if (stem := os.path.splitext(name)[0]) in caches]
+        old = [f"{name} ({cache})" for name, cache in pairs if found.changed[name] <= found.changed[cache]]
+        if old:
+            yield (
+                f"{folder}: {len(old):,} picture(s) are others than in the run before, and stage 1 may train on "
+                f"sd-scripts' latents of those: {some(old)}; delete these .npz files."
+            )
+
+
 def _caches(found: _Listing, latents: str) -> dict[str, tuple[str, tuple[int, int] | None]]:
     """By a picture's name without extension: its cache file and the picture's size in that one's name."""
     caches: dict[str, tuple[str, tuple[int, int] | None]] = {}
