@@ -160,6 +160,10 @@ def _found(own: Told, word: str, how: str) -> Trigger:
 
 def _none_found(own: Told, others: Sequence[Told]) -> UserError:
     """One sentence: what is wrong with the captions, what could be the word, and how to settle it."""
+    for name in own.names:
+        namesake = next((other for other in others if name in other.names), None)
+        if namesake and _stands_in_all(own, name):
+            return shared(own.folder, _found(own, name, FOLDER).word, namesake.folder)
     firsts = [first_tag(caption, own.rules) for caption in own.captions]
     settle = 'or set trigger = "…" in the subset\'s table of a dataset_config'
     different = [number for number, first in enumerate(firsts) if folded(first) != folded(firsts[0])]
