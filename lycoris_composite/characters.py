@@ -13,7 +13,7 @@ from PIL import Image
 
 from lycoris_composite.captions import CaptionRules
 from lycoris_composite.errors import UserError, one_line
-from lycoris_composite.images import image_size, list_images, read_image
+from lycoris_composite.images import image_size, list_images, pictures_below, read_image
 from lycoris_composite.triggers import Told, Trigger, folded, shared, trigger_of
 
 LONGEST_CAPTION = 65_536  # bytes; the longest that upstream's tokenizers keep is some thousand
@@ -194,7 +194,9 @@ def characters_of(subsets: Iterable[Subset]) -> list[Character]:
 
 def _told(subset: Subset) -> Told:
     if not subset.images:
-        raise UserError(f"{subset.folder}: no images in it; add some or remove the subset.")
+        others = pictures_below(Path(subset.folder))
+        unread = f" that sd-scripts reads, though {len(others):,} picture(s) such as {others[0]}" if others else ""
+        raise UserError(f"{subset.folder}: no images in it{unread}; add some or remove the subset.")
     paths = [image.path for image in subset.images]
     has_files = any(image.caption for image in subset.images)
     return Told(subset.folder, subset.class_tokens, subset.trigger, subset.rules, paths, _captions(subset), has_files)

@@ -15,10 +15,10 @@ from safetensors import SafetensorError, safe_open
 from lycoris_composite.characters import Subset, caption_file, image_paths, read_subset, unread_captions, why_unusable
 from lycoris_composite.config import Settings, read_toml
 from lycoris_composite.errors import UserError
-from lycoris_composite.images import image_size
+from lycoris_composite.images import image_size, is_picture
 from lycoris_composite.journal import digest
 from lycoris_composite.layout import Canvas, has_no_bucket
-from lycoris_composite.leftout import is_picture, left_out, replaced
+from lycoris_composite.leftout import left_out, replaced
 from lycoris_composite.plan import Plan
 from lycoris_composite.progress import in_parallel
 from lycoris_composite.stages import Stage, overridden_datasets, stages_of

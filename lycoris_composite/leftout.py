@@ -11,16 +11,9 @@ from functools import cached_property
 from pathlib import Path
 
 from lycoris_composite.characters import Subset
-from lycoris_composite.images import extensions
+from lycoris_composite.images import extensions, is_picture, pictures_below
 
 _MOST_SHOWN = 3  # names
-# Pictures to everybody but sd-scripts; some of them it reads where a plugin is installed.
-_OTHERS = frozenset(
-    [
-        *(".tiff", ".tif", ".avif", ".jfif", ".pjpeg", ".jpe", ".gif", ".heic", ".heif", ".jxl", ".jp2", ".tga", ".psd"),
-        *(".svg", ".ico", ".ppm", ".pgm", ".pnm", ".apng", ".dng", ".cr2", ".nef"),
-    ]
-)
 # How upstream's cache files of latents are called, by the end of their names; `.npz` alone is the old one of SD and SDXL.
 _SIZED = re.compile(r"(?P<stem>.+)_(?P<width>\d{4,})x(?P<height>\d{4,})(?P<end>_[a-z0-9]+\.npz)")
 _WITH_OLD_NAMES = ("_sd.npz", "_sdxl.npz")
@@ -30,24 +23,6 @@ def some(names: Sequence[str]) -> str:
     """A few of the names, and how many more there are."""
     more = f" and {len(names) - _MOST_SHOWN:,} more" if len(names) > _MOST_SHOWN else ""
     return f"{', '.join(names[:_MOST_SHOWN])}{more}"
-
-
-def pictures_below(folder: Path, depth: int = 8) -> list[str]:
-    """The paths of all pictures in a folder and its subfolders, relative to it and sorted. What is hidden is left out, and
-    links are not followed."""
-    found = []
-    for root, folders, files in os.walk(folder):
-        inner = os.path.relpath(root, folder)
-        is_deepest = inner.count(os.sep) >= depth
-        folders[:] = [] if is_deepest else sorted(one for one in folders if not one.startswith("."))
-        found += [os.path.normpath(os.path.join(inner, name)) for name in files if is_picture(name) and name[0] != "."]
-    return sorted(found)
-
-
-def is_picture(name: str) -> bool:
-    """Whether a file is a picture by its name, whoever can read it."""
-    suffix = os.path.splitext(name)[1].lower()
-    return suffix in _OTHERS or suffix in extensions()
 
 
 @dataclass(frozen=True)

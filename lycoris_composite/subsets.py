@@ -18,9 +18,9 @@ from lycoris_composite.captions import CaptionRules
 from lycoris_composite.characters import Subset, characters_of, read_subset
 from lycoris_composite.config import check_value, read_toml
 from lycoris_composite.errors import UserError
-from lycoris_composite.images import list_images
+from lycoris_composite.images import is_picture, list_images, pictures_below
 from lycoris_composite.layout import Canvas
-from lycoris_composite.leftout import is_picture, pictures_below, some
+from lycoris_composite.leftout import some
 from lycoris_composite.plan import CompositeOptions, Plan
 
 _LONGEST_SIDE = 65_536  # pixels; no picture is larger, and lists of buckets grow with it

@@ -52,7 +52,7 @@ def test_page_and_sheet_show_what_a_user_looks_for(settings):
     assert len(sheet.resize((40, 40)).getcolors(1600)) > 20
 
 
-def test_who_was_taken_for_whom_is_shown(settings, tmp_path):
+def test_who_was_taken_for_whom_is_shown(settings, tmp_path, monkeypatch):
     for path in (tmp_path / "data").rglob("*.txt"):
         name, *tags = path.read_text().split(", ")
         path.write_text(", ".join([*tags, name]))
@@ -62,6 +62,9 @@ def test_who_was_taken_for_whom_is_shown(settings, tmp_path):
         assert re.search(rf"{name} +1_{name} +the folder&#39;s name, in every caption +3 ", text)
     lines = ["".join(text for _, text in line) for line in _who_is_who(shown, sheets.font(14))]
     assert lines == [f"{name} 1_{name}: the folder's name, in every caption" for name in ("mio", "rin", "uzuki")]
+    height = sheet_of(shown).height
+    monkeypatch.setattr("lycoris_composite.preview._who_is_who", lambda *_: [])
+    assert sheet_of(shown).height == height - 3 * sheets.line_height(sheets.font(14))
 
 
 def test_a_word_that_stage_1_never_shows_is_a_warning(settings, tmp_path):

@@ -235,9 +235,10 @@ def test_captions_that_begin_with_different_words_stay_a_mistake():
         (folder("10_rin", "rin, hat"), folder("5_rin", "rin, tie"), BOB),
         (folder("10_rin", None), folder("5_rin", None), BOB),
         (folder("10_rin", "1girl, rin"), folder("1_mio", "1girl, mio", trigger="rin"), BOB),
+        (folder("1_x", "1girl", trigger="rin"), folder("1_y", "1girl", trigger="Rin"), BOB),  # one word to CLIP
     ],
 )
 def test_one_word_for_two_characters(subsets: Sequence[Subset]):
     said = refused(*subsets)
-    assert 'the trigger word "rin" is also that of ' in said
+    assert 'the trigger word "rin" is also that of ' in said.lower()
     assert "put one character's images in one folder, or give each a word of its own" in said
