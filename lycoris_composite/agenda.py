@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lycoris_composite.characters import Subset
 from lycoris_composite.errors import UserError
-from lycoris_composite.inputs import duplicates, input_digests
+from lycoris_composite.inputs import duplicates, input_digests, replaced_pictures
 from lycoris_composite.journal import LENGTH, Journal, StageRecord, changes, digest, is_longer
 from lycoris_composite.plan import Plan
 from lycoris_composite.stages import Stage
@@ -38,6 +38,8 @@ def what_is_left(
 ) -> tuple[list[Task], list[str]]:
     """What is left to do, and lines to say first; reads the journal and every input. `subsets` are all that the stages
     read. Raises UserError where an interrupted run was another one."""
+    earlier = Journal(journal.path)
+    earlier.read(without=[0])  # whatever is left of it, --fresh or not
     journal.read(without=[stage.number for stage in stages] if fresh else [])
     for folder in {stage.output_dir for stage in stages}:
         remove_leftovers(folder)
@@ -46,7 +48,10 @@ def what_is_left(
     if not continue_anyway:
         check_unchanged(journal, stages, records)
     tasks, lines = tasks_of(journal, stages, records)
-    return tasks, [*duplicates(records[stages[0].number].inputs, plans), *lines]
+    first = stages[0]
+    before = earlier.stages[first.number].inputs if first.number in earlier.stages else {}
+    inputs = records[first.number].inputs
+    return tasks, [*replaced_pictures(first, before, inputs), *duplicates(inputs, plans), *lines]
 
 
 def going_on(journal: Journal, stages: Sequence[Stage], subsets: Sequence[Subset]) -> list[str]:

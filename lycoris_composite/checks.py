@@ -12,11 +12,19 @@ from typing import Any, Protocol, TypeVar
 from lycoris_composite import checkout, config
 from lycoris_composite.characters import Subset
 from lycoris_composite.errors import UserError, one_line, raise_first, sentence
-from lycoris_composite.inputs import bad_files, datasets_to_join, passed_over, plans_of, weight_errors, with_images
+from lycoris_composite.inputs import (
+    bad_files,
+    datasets_to_join,
+    passed_over,
+    plans_of,
+    single_datasets,
+    weight_errors,
+    with_images,
+)
 from lycoris_composite.plan import Plan
 from lycoris_composite.prompts import prompt_file_error
 from lycoris_composite.stages import DEFAULT_NAME, Stage, stages_of, without_cuda
-from lycoris_composite.subsets import Dataset, datasets_of
+from lycoris_composite.subsets import Dataset
 from lycoris_composite.whole import check_writable
 
 BUILTIN = "builtin"
@@ -157,7 +165,7 @@ def _check_stages(done: Checked, request: Request, judge: Judge) -> None:
 def _check_data(done: Checked, request: Request, judge: Judge, say: Callable[[str], None], show_progress: bool) -> None:
     for stage in done.stages:
         if stage.composite is None:
-            done.singles = judge.attempt(partial(datasets_of, stage.settings, "natural")) or []
+            done.singles = judge.attempt(partial(single_datasets, stage)) or []
     datasets = judge.attempt(lambda: datasets_to_join(done.settings))
     if datasets is None:
         return
@@ -166,7 +174,7 @@ def _check_data(done: Checked, request: Request, judge: Judge, say: Callable[[st
         done.bad = bad
         judge.attempt(lambda: _check_bad(bad, request.skip_bad, say))
         done.plans = judge.attempt(lambda: plans_of(done.settings, datasets, done.skipped)) or []
-        done.ignored += judge.attempt(lambda: passed_over([stage.settings for stage in done.stages], done.plans)) or []
+        done.ignored += judge.attempt(lambda: passed_over(done.stages, done.single_images, done.plans)) or []
 
 
 def _check_bad(bad: Mapping[str, str], is_allowed: bool, say: Callable[[str], None]) -> None:

@@ -117,7 +117,7 @@ def _run(own: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> No
         _say(f"ignored: {line}")
     settings, trainer, stages, plans = checked.settings, checked.trainer, checked.stages, checked.plans
     for plan in plans:
-        names = ", ".join(f"{character.trigger} ({len(character.images)})" for character in plan.characters)
+        names = ", ".join(character.summary for character in plan.characters)
         _say(f"characters: {names}; {plan.composites} composites an epoch in {len(plan.sizes)} size(s)")
     with sole_run(checked.lock_file) if _is_main_process() else nullcontext():
         journal = Journal(checked.journal_file)

@@ -224,9 +224,13 @@ def toml_text(tables: Mapping[str, Any]) -> str:
 
 
 def dataset_config(stage: Stage, source: Mapping[str, Any], stage2: Mapping[str, Any]) -> dict[str, Any]:
-    """The stage's dataset_config: the source's, in stage 2 overridden and with a composite table for each dataset."""
+    """The stage's dataset_config: the source's, in stage 2 overridden and with a composite table for each dataset. Stage
+    1's has no `trigger`, so that plain upstream reads it."""
     if stage.composite is None:
-        return copy.deepcopy(dict(source))
+        config = copy.deepcopy(dict(source))
+        for subset in (subset for dataset in config.get("datasets", []) for subset in dataset.get("subsets", [])):
+            subset.pop("trigger", None)
+        return config
     config = overridden_datasets(source, stage2)
     for dataset in config.get("datasets", []):
         dataset["composite"] = asdict(stage.composite)

@@ -3,14 +3,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
-from lycoris_composite.agenda import check_unchanged, tasks_of
+from lycoris_composite.agenda import check_unchanged, tasks_of, what_is_left
+from lycoris_composite.characters import read_subset
 from lycoris_composite.errors import UserError
+from lycoris_composite.inputs import datasets_to_join
 from lycoris_composite.journal import Journal, StageRecord, digest
 from lycoris_composite.stages import stages_of
 from lycoris_composite.states import Sitting, finish_state
 from lycoris_composite.stopping import StopRequest
-from tests.helpers import kohya_settings
+from tests.helpers import kohya_settings, write_characters
 
 
 @pytest.fixture
@@ -199,3 +202,29 @@ def test_what_does_not_shape_the_weights_may_change(tmp_path):
         assert shaping(**{key: value}) == plain, key
     for key, value in {"seed": 7, "learning_rate": 1.0, "save_precision": "fp16", "max_train_epochs": 3}.items():
         assert shaping(**{key: value}) != plain, key
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_pictures_replaced_since_the_run_before_are_named_with_upstreams_latents(tmp_path, fresh):
+    """Also where nobody can see it by the files' times."""
+    picture = write_characters(tmp_path / "data", "rin", "mio") / "1_rin/01.png"
+    kohya = {
+        "train_data_dir": str(tmp_path / "data"),
+        "resolution": 64,
+        "caption_extension": ".txt",
+        "cache_latents_to_disk": True,
+    }
+    settings = kohya_settings(tmp_path, **kohya)
+    stages, subsets = stages_of(settings), [read_subset(subset) for subset in datasets_to_join(settings)[0].subsets]
+    journal = Journal(tmp_path / "out" / "cg3.run.json")
+    [task, _], before = what_is_left(journal, stages, [], subsets, fresh=False, continue_anyway=False)
+    journal.path.parent.mkdir()
+    journal.begin(1, task.record)
+    Image.new("RGB", (32, 32), (1, 2, 3)).save(picture)
+    (picture.parent / "01_0032x0032_sd.npz").write_bytes(b"npz")
+
+    _, lines = what_is_left(Journal(journal.path), stages, [], subsets, fresh=fresh, continue_anyway=not fresh)
+
+    assert before == []
+    assert "1 picture(s) are others than in the run before" in lines[0]
+    assert "01.png (01_0032x0032_sd.npz); delete these .npz files." in lines[0]

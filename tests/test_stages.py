@@ -202,6 +202,13 @@ def test_stage_1_trains_on_the_dataset_config_as_it_is(tmp_path):
     assert dataset_config(first, source(), {"resolution": 768}) == source()
 
 
+def test_a_trigger_by_hand_is_left_to_the_stage_that_names_characters(tmp_path):
+    first, second = both(tmp_path, dataset_config="data.toml")
+    tables = {"datasets": [{"subsets": [{"image_dir": "a", "trigger": "ana"}]}]}
+    assert dataset_config(first, tables, {})["datasets"] == [{"subsets": [{"image_dir": "a"}]}]
+    assert dataset_config(second, tables, {})["datasets"][0]["subsets"] == tables["datasets"][0]["subsets"]
+
+
 def test_stage_2s_overrides_win_over_every_level_of_the_dataset_config(tmp_path):
     stage2 = {"resolution": "768,768", "train_batch_size": 2}
     _, second = both(tmp_path, {"join": "pixel", "stage2": stage2})

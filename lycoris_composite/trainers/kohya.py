@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -262,6 +263,8 @@ def _check_dataset_config(settings: Mapping[str, Any]) -> None:
     check_tables(tables, path)
     for table in (tables.get("general", {}), *tables.get("datasets", [])):
         table.pop("composite", None)  # which is refused elsewhere, in words of its own
+    for subset in chain.from_iterable(dataset.get("subsets", []) for dataset in tables.get("datasets", [])):
+        subset.pop("trigger", None)  # which a patch lets in
     try:
         ConfigSanitizer(True, True, False, True).sanitize_user_config(tables)
     except MultipleInvalid as error:
@@ -296,7 +299,14 @@ def _main_block(module: ModuleType) -> Any:
 
 
 def _patch_names(network_module: str | None) -> list[str]:
-    names = ["strategies", "dreambooth_dataset", "collator_class", "checkpoint_loading", "original_unet_widths"]
+    names = [
+        "strategies",
+        "dreambooth_dataset",
+        "dreambooth_subset",
+        "collator_class",
+        "checkpoint_loading",
+        "original_unet_widths",
+    ]
     names += ["random_sampler", "training_loop_start", *_STAGE_PATCHES]
     if (network_module or "").startswith("lycoris"):
         names.append("lycoris_timestep_embedding")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +31,14 @@ PATCHES: dict[str, tuple[tuple, list[str]]] = {
             "library.config_util:ConfigSanitizer.DATASET_ASCENDABLE_SCHEMA",
         ],
     ),
+    "dreambooth_subset": (
+        (),
+        [
+            "library.config_util:DreamBoothSubset",
+            "library.config_util:DreamBoothSubsetParams",
+            "library.config_util:ConfigSanitizer.DB_SUBSET_DISTINCT_SCHEMA",
+        ],
+    ),
     "collator_class": ((list().append,), ["library.train_util:collator_class"]),
     "load_image": ((open, len), ["library.train_util:load_image", "library.train_util:BaseDataset.get_image_size"]),
     "checkpoint_loading": ((ValueError,), ["torch:load"]),
@@ -47,6 +57,7 @@ PATCHES: dict[str, tuple[tuple, list[str]]] = {
 NEEDED = {
     "strategies": "library.strategy_base:TextEncodingStrategy",
     "dreambooth_dataset": "library.config_util:DreamBoothDatasetParams",
+    "dreambooth_subset": "library.config_util:DreamBoothSubsetParams",
     "collator_class": "library.train_util:collator_class",
     "load_image": "library.train_util:load_image",
     "checkpoint_loading": "torch:load",
@@ -119,6 +130,32 @@ def test_it_refuses_a_dataset_that_takes_something_new(monkeypatch: pytest.Monke
     monkeypatch.setattr(config_util, "DreamBoothDataset", Dataset)
     with pytest.raises(Misfit, match=r"DreamBoothDataset takes \[.*'brand_new'"):
         patch("dreambooth_dataset").check()
+
+
+def test_a_trigger_is_let_in_with_the_patch_alone() -> None:
+    from library import config_util
+    from voluptuous import MultipleInvalid
+
+    tables = {"datasets": [{"resolution": 64, "subsets": [{"image_dir": "a", "trigger": "ana"}, {"image_dir": "b"}]}]}
+
+    def subsets() -> list[Any]:
+        config_util.ConfigSanitizer(True, True, False, True).sanitize_user_config(tables)
+        kinds = config_util.DreamBoothSubsetParams, config_util.DreamBoothSubset
+        levels = [
+            [table, {"caption_separator": ",", "keep_tokens_separator": ""}] for table in tables["datasets"][0]["subsets"]
+        ]
+        made = [config_util.BlueprintGenerator.generate_params_by_fallbacks(kinds[0], own) for own in levels]
+        return [kinds[1](**dataclasses.asdict(params)) for params in made]
+
+    with pytest.raises(MultipleInvalid, match="trigger"):
+        subsets()
+    undo = patch("dreambooth_subset").apply()
+    try:
+        assert [pickle.loads(pickle.dumps(subset)).trigger for subset in subsets()] == ["ana", None]
+    finally:
+        undo()
+    with pytest.raises(MultipleInvalid, match="trigger"):
+        subsets()
 
 
 def test_it_refuses_a_loop_that_counts_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,13 @@ def only_one(data: Path) -> None:
 
 def second_rin(data: Path) -> None:
     for caption in (data / "1_mio").glob("*.txt"):
-        caption.write_text("rin, " + caption.read_text())
+        caption.write_text(caption.read_text().replace("mio", "rin"))
+
+
+def with_taggers_captions(data: Path) -> None:
+    for caption in data.rglob("*.txt"):
+        name, *tags = caption.read_text().split(", ")
+        caption.write_text(", ".join([*tags, name if name != "rin" else "red scarf"]))
 
 
 def broken(kind: str) -> Callable[[Path], object]:
@@ -67,7 +73,8 @@ def broken(kind: str) -> Callable[[Path], object]:
         (lambda data: (data / "1_rin/01.txt").write_text(""), "01.txt: empty caption"),
         (lambda data: (data / "1_rin/01.txt").unlink(), "01.txt: missing caption, while other images of the folder have one"),
         (lambda data: (data / "1_rin/01.txt").write_bytes(b"rin, \xff\xfe"), r"01.txt: not UTF-8 \(byte 5\)"),
-        (second_rin, 'the trigger word "rin" is also that of .*1_mio'),
+        (with_taggers_captions, r'1_rin: nothing says which tag is its trigger word: its captions begin with "1girl", and none has .*"red scarf"'),
+        (second_rin, '1_mio: the trigger word "rin" is also that of .*1_rin; put one'),
         *[(broken(kind), r"broken\.\w+: .*(cannot be|is empty)") for kind in ("empty", "truncated_png", "truncated_jpg", "text")],
     ],
 )  # fmt: skip
@@ -85,6 +92,13 @@ def test_bad_data(refuse: Callable[..., str], spoil: Callable, sentence: str) ->
         ({"composite": {"trainer": "train_netwrk"}}, "no train_netwrk.py there; choose one of "),
         ({"train_data_dir": "nowhere"}, "nowhere: no such folder"),
         ({"train_data_dir": None}, "train_data_dir: not set"),
+        ({"reg_data_dir": "nowhere"}, "nowhere: no such folder; correct reg_data_dir"),
+        ({"min_bucket_reso": 32}, "min_bucket_reso: 32 is below bucket_reso_steps, 64; give 64 or more."),
+        ({"bucket_reso_steps": 32}, "bucket_reso_steps: 32 is no multiple of 64, which train_network needs; give 64"),
+        (
+            {"resolution": "512,512", "bucket_reso_steps": 256, "min_bucket_reso": 256, "bucket_no_upscale": True, "composite": {"stage2": {}}},
+            "9 file(s) cannot be used",
+        ),
         ({"cache_text_encoder_outputs": True}, "cache_text_encoder_outputs: composites have a caption of their own"),
         ({"network_args": ["agol=loha"]}, 'network_args agol: unknown to LyCORIS; did you mean "algo"?'),
         ({"network_args": ["algo=lohaa"]}, 'network_args algo: "lohaa" is no LyCORIS algorithm; did you mean "loha"?'),

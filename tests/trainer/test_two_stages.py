@@ -206,18 +206,33 @@ def test_flags_and_set_win_over_the_file(world: World, tmp_path: Path) -> None:
 
 
 def test_dataset_config_and_alpha_masks(world: World, tmp_path: Path) -> None:
+    """With captions as a tagger writes them, and a trigger word by hand: plain upstream would refuse that."""
+    data = shutil.copytree(world.folder / "data", tmp_path / "data")
+    for caption in data.rglob("*.txt"):
+        name, *tags = caption.read_text().split(", ")
+        caption.write_text(", ".join([*tags, name]))
     subsets = [
         {"image_dir": str(folder), "num_repeats": 1, "alpha_mask": folder.name.endswith("rin")}
-        for folder in sorted((world.folder / "data").iterdir())
+        | ({"trigger": "uz"} if folder.name.endswith("uzuki") else {})
+        for folder in sorted(data.iterdir())
     ]
     dataset_config = tmp_path / "data.toml"
     dataset_config.write_text(toml.dumps({"datasets": [{"resolution": 128, "batch_size": 1, "subsets": subsets}]}))
 
-    run = world.train(tmp_path, train_data_dir=None, dataset_config=str(dataset_config), masked_loss=True)
+    run = world.train(tmp_path, train_data_dir=None, dataset_config=str(dataset_config), masked_loss=True, sample_prompts=None)
 
     assert run.code == 0
     written = toml.loads((tmp_path / "out/cg3-dataset.toml").read_text())
     assert written["datasets"][0]["composite"]["join"] == "latent"
+    assert [subset.get("trigger") for subset in written["datasets"][0]["subsets"]] == [None, None, "uz"]
+    assert "trigger" not in (tmp_path / "out/cg3-stage1-dataset.toml").read_text()
+    how = "the folder's name, in every caption"
+    assert f"characters: mio (3, {how}), rin (3, {how}), uz (3, by hand, in no caption); " in run.output
+    [characters] = json.loads(metadata_of(tmp_path / "out/cg3.safetensors")["ss_composite_characters"])
+    assert [one["trigger"] for one in characters] == ["mio", "rin", "uz"]
+    prompts = [prompt["prompt"] for prompt in json.loads((tmp_path / "out/cg3-prompts.json").read_text())]
+    assert prompts[0].startswith("mio, 1girl")
+    assert "uz/mio/COMPOSITE, " in "".join(prompts)
     [dataset] = json.loads(metadata_of(tmp_path / "out/cg3.safetensors")["ss_datasets"])
     assert dataset["resolution"] == [192, 192]
     assert dataset["batch_size_per_device"] == 2
