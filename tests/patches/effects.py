@@ -49,19 +49,20 @@ class Probing:
         values = {**SETTINGS, **own, "max_train_steps": 1, "output_dir": str(self.folder), **settings}
         args = self.upstream.parser().parse_args([], argparse.Namespace(**values))
         train_util.verify_training_args(args)
-        train_util.prepare_dataset_args(args, True)
         return args
 
     def datasets(self, folder: Path | None = None, dataset: dict | None = None, subset: dict | None = None) -> Any:
         """Upstream's dataset group, read from a user's config."""
-        from library import config_util
+        from library import config_util, train_util
 
         folder = folder or self.world / "data" / "1_rin"
         subsets = [{"image_dir": str(path), "num_repeats": 1, **(subset or {})} for path in (folder, self.world / "data/1_mio")]
-        config = {"datasets": [{"resolution": 64, "batch_size": 1, "keep_tokens": 1, **(dataset or {}), "subsets": subsets}]}
+        config = {"datasets": [{"resolution": 128, "batch_size": 1, "keep_tokens": 1, **(dataset or {}), "subsets": subsets}]}
         general = {"general": {"caption_extension": ".txt", "enable_bucket": True, "min_bucket_reso": 64, "max_bucket_reso": 128}}
         sanitizer = config_util.ConfigSanitizer(True, True, False, True)
-        blueprint = config_util.BlueprintGenerator(sanitizer).generate({**general, **config}, self.args())
+        args = self.args()
+        train_util.prepare_dataset_args(args, True)
+        blueprint = config_util.BlueprintGenerator(sanitizer).generate({**general, **config}, args)
         made = config_util.generate_dataset_group_by_blueprint(blueprint.dataset_group)
         return made[0] if isinstance(made, tuple) else made
 
