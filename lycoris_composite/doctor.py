@@ -22,7 +22,7 @@ from lycoris_composite.errors import UserError, one_line, sentence
 from lycoris_composite.findings import ERROR, OK, WARNING, Finding
 from lycoris_composite.journal import Journal, check_not_held
 from lycoris_composite.stages import Stage, without_cuda
-from lycoris_composite.surroundings import amount, patches, sd_scripts, surroundings
+from lycoris_composite.surroundings import amount, clone, patches, sd_scripts, surroundings
 from lycoris_composite.trainers.machine import (
     gpus,
     has_gpu,
@@ -101,10 +101,9 @@ def _trainer_rows(checked: Checked, folder: str | None) -> list[Finding]:
         return patches(
             checked.trainer, _LYCORIS, f"LyCORIS {installed('lycoris-lora')}; the embedded trainer needs no sd-scripts"
         )
-    found = checkout.find(folder)
-    version = checkout.version(found)
+    row = clone(checkout.find(folder))
     module = checked.settings.kohya.get("network_module")
-    return [Finding("sd-scripts", version, str(found)), *patches(checked.trainer, module, f"sd-scripts {version}")]
+    return [row, *patches(checked.trainer, module, f"sd-scripts {row.found}")]
 
 
 def _config_rows(checked: Checked, refusals: Sequence[str], cpu: bool) -> list[Finding]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -13,7 +14,8 @@ from lycoris_composite.errors import UserError, one_line, sentence
 from lycoris_composite.findings import ERROR, OK, WARNING, Finding
 from lycoris_composite.trainers.machine import cuda_build, gpus, has_gpu, installed, kept_quiet, why_not_importable
 
-_TESTED_LYCORIS = ("3.4.", "4.1.")
+_TESTED_LYCORIS = ("3.4.", "4.0.", "4.1.")
+_NEWEST_LYCORIS = "4.1"
 _LIBRARIES = ("accelerate", "diffusers", "transformers")
 
 
@@ -62,8 +64,11 @@ def _lycoris() -> Finding:
         here = f"{found}, but cannot be imported" if found else "not installed"
         return Finding("LyCORIS", here, f"{reason}; run `pip install lycoris-lora`.", ERROR)
     if not (found or "").startswith(_TESTED_LYCORIS):
-        return Finding("LyCORIS", found or "of unknown version", "not tested here; 3.4 and 4.1 are", WARNING)
-    return Finding("LyCORIS", str(found), "tested here")
+        return Finding("LyCORIS", found or "of unknown version", "not tested here; 3.4, 4.0 and 4.1 are", WARNING)
+    newer = (
+        "" if str(found).startswith(_NEWEST_LYCORIS) else f"; {_NEWEST_LYCORIS} is newer; `pip install -U lycoris-lora` gets it"
+    )
+    return Finding("LyCORIS", str(found), f"tested here{newer}")
 
 
 def _libraries() -> Finding:
@@ -104,14 +109,20 @@ def sd_scripts(
         folder = checkout.find(given)
     except UserError as error:
         return [Finding("sd-scripts", "not found", sentence(error), ERROR)]
-    version = checkout.version(folder)
-    row = Finding("sd-scripts", version, str(folder))
+    row = clone(folder)
     try:
         with kept_quiet():
             trainer = trainer_of(script, given)
     except UserError as error:
         return [row, Finding(f"{script}.py", "cannot be used", sentence(error), ERROR)]
-    return [row, *patches(trainer, network_module, f"sd-scripts {version}")]
+    return [row, *patches(trainer, network_module, f"sd-scripts {row.found}")]
+
+
+def clone(folder: Path) -> Finding:
+    """A row on a checkout's version, and on what is newer."""
+    version = checkout.version(folder)
+    newer = checkout.what_is_newer(version, folder)
+    return Finding("sd-scripts", version, "; ".join(filter(None, (str(folder), newer))))
 
 
 def patches(trainer: Any, network_module: str | None, upstream: str) -> list[Finding]:

@@ -1,4 +1,5 @@
-"""The collator_class that NetworkTrainer.train looks up, wrapped so that the shared counters it is given, epoch and step, become known.
+"""The collator_class that NetworkTrainer.train looks up, wrapped so that the shared counters it is given, epoch and
+step, become known.
 
 Why: the collator tells a dataset its epoch only after a batch was fetched, so a worker's first batch of an epoch
 would be made for the epoch before (a persistent worker) or for none at all (a new one).

@@ -1,5 +1,5 @@
-"""The load_image that datasets and caches look up, and BaseDataset.get_image_size, replaced by a reader that turns EXIF images upright and
-scales 16-bit ones. Only in runs with composites: both stages then see the same upright pictures.
+"""The load_image that datasets and caches look up, and BaseDataset.get_image_size, replaced by a reader that turns EXIF
+images upright and scales 16-bit ones. Only in runs with composites: both stages then see the same upright pictures.
 
 Why: upstream ignores EXIF orientation, so a phone's photos are trained lying down, and Pillow clips 16 bits to white.
 Until: upstream reads them right.

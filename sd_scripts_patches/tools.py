@@ -56,7 +56,7 @@ def _lookups(function: Any, name: str) -> Iterator[Any]:
         for instruction in dis.get_instructions(code):
             kind, value = instruction.opname, instruction.argval
             if kind == "IMPORT_NAME":
-                module = sys.modules.get(value)
+                module = thing = sys.modules.get(value)
             elif kind == "IMPORT_FROM":
                 thing = getattr(module, value, None)
             elif kind == "STORE_FAST" and thing is not None:
@@ -92,7 +92,9 @@ def replace_everywhere(name: str, old: Any, new: Any) -> Undo:
 
 
 def _holders(name: str, thing: Any) -> list[ModuleType]:
-    return [module for module in list(sys.modules.values()) if isinstance(module, ModuleType) and vars(module).get(name) is thing]
+    return [
+        module for module in list(sys.modules.values()) if isinstance(module, ModuleType) and vars(module).get(name) is thing
+    ]
 
 
 def replace(owner: Any, name: str, new: Any) -> Undo:

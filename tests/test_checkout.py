@@ -135,13 +135,16 @@ def test_an_unpacked_archive_in_somebodys_repository_has_no_version(tmp_path):
 # --- getting it --------------------------------------------------------------------------------------------------
 
 
+DLL, TOKENIZER = "bitsandbytes_windows/main.dll", "configs/qwen3_06b/tokenizer.json"
+
+
 @pytest.fixture
 def upstream(tmp_path: Path) -> Path:
-    """A repository like upstream's, with two versions and the folders that are left out."""
+    """A repository like upstream's, with two versions and the large files that a mirror may lack."""
     folder = make_checkout(tmp_path / "upstream")
-    for name in ("bitsandbytes_windows/main.dll", "configs/qwen3_06b/tokenizer.json", "configs/kept.json"):
+    for name in (DLL, TOKENIZER, "configs/qwen3_06b/config.json"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text("content")
+        (folder / name).write_text(f"content of {name}")
     make_repository(folder, "v0.10.1")
     (folder / "newer.py").touch()
     return make_repository(folder, "v0.10.2")
@@ -177,11 +180,53 @@ def test_setup_clones_the_version_and_installs_what_it_needs(tmp_path, upstream,
     assert pip == [["install", "--quiet", *wanted]]
 
 
-def test_what_mirrors_lack_is_left_out(tmp_path, upstream, pip):
-    checkout.setup(str(upstream), "v0.10.1", tmp_path / "clone")
-    assert (tmp_path / "clone" / "configs" / "kept.json").is_file()
-    assert not (tmp_path / "clone" / "configs" / "qwen3_06b").exists()
-    assert not (tmp_path / "clone" / "bitsandbytes_windows").exists()
+def lose(repository: Path, *names: str) -> None:
+    """Makes a mirror that has everything but these files' content."""
+    for name in names:
+        blob = git(repository, "rev-parse", f"v0.10.1:{name}")
+        path = repository / ".git" / "objects" / blob[:2] / blob[2:]
+        path.chmod(0o600)
+        path.unlink()
+
+
+def test_everything_is_cloned(tmp_path, upstream, pip):
+    clone = tmp_path / "clone"
+    [line, _] = checkout.setup(str(upstream), "v0.10.1", clone)
+    assert line == f"sd-scripts v0.10.1 cloned to {clone}"
+    assert (clone / DLL).is_file()
+    assert (clone / TOKENIZER).is_file()
+
+
+@pytest.mark.parametrize(("lost", "meaning"), [
+    ([DLL], "an old bitsandbytes for Windows, which nothing here uses"),
+    ([TOKENIZER], "Anima's text encoder cannot be used from single-file weights"),
+    ([DLL, TOKENIZER], f"nothing here uses); {TOKENIZER} (Anima's"),
+])  # fmt: skip
+@pytest.mark.parametrize("ref", ["v0.10.1", "v0.10.2", "main", "commit"])
+def test_what_a_mirror_lacks_is_left_out_and_said(tmp_path, upstream, pip, ref, lost, meaning):
+    git(upstream, "branch", "-M", "main")
+    ref = git(upstream, "rev-parse", "--short", "HEAD") if ref == "commit" else ref
+    lose(upstream, *lost)
+    clone = tmp_path / "clone"
+
+    [line, _] = checkout.setup(str(upstream), ref, clone)
+
+    assert line.startswith(
+        f"sd-scripts {'v0.10.1' if ref == 'v0.10.1' else 'v0.10.2'} cloned to {clone}, but for what {upstream} lacks: "
+    )
+    assert all(name in line for name in lost)
+    assert meaning in line
+    for name in (DLL, TOKENIZER):
+        assert (clone / name).is_file() == (name not in lost)
+    assert (clone / "configs/qwen3_06b/config.json").is_file()
+    assert not git(clone, "status", "--short")
+
+
+def test_a_mirror_that_lacks_code_is_refused(tmp_path, upstream, pip):
+    lose(upstream, "requirements.txt")
+    with pytest.raises(UserError, match=f"{upstream}: lacks requirements.txt of v0.10.1; clone another with --url"):
+        checkout.setup(str(upstream), "v0.10.1", tmp_path / "clone")
+    assert not (tmp_path / "clone").exists()
 
 
 def test_setup_run_twice_changes_nothing(tmp_path, upstream, pip):
@@ -194,8 +239,60 @@ def test_setup_run_twice_changes_nothing(tmp_path, upstream, pip):
     index = folder / ".git" / "index"  # `git describe` may refresh it
     assert {**after[0], index: None} == {**before[0], index: None}
     assert after[1] == before[1]
-    assert lines[0] == f"sd-scripts v0.10.1-dirty is in {folder}"
+    update = f"git -C {folder} fetch --tags && git -C {folder} checkout v0.10.2"
+    assert lines[0] == f"sd-scripts v0.10.1-dirty is in {folder}; for v0.10.2 run `{update}` and this again"
     assert pip[0] == pip[1]
+
+
+@pytest.mark.parametrize("clone_with", [[], ["--depth=1", "--branch=v0.10.1"], ["--no-tags"], "sparse", "mirror"])
+def test_an_existing_clone_is_told_how_to_get_another_version(tmp_path, upstream, pip, clone_with):
+    """The command that is printed, run as it stands."""
+    folder = tmp_path / "my clone"
+    if clone_with == "mirror":
+        lose(upstream, TOKENIZER)
+        checkout.setup(str(upstream), "v0.10.1", folder)
+    else:
+        options = [] if clone_with == "sparse" else clone_with
+        git(tmp_path, "clone", "--quiet", *options, f"file://{upstream}" if options else str(upstream), str(folder))
+        git(folder, "checkout", "--quiet", git(upstream, "rev-parse", "v0.10.1"))
+    if clone_with == "sparse":  # as earlier versions of `setup` cloned
+        git(folder, "sparse-checkout", "set", "--no-cone", "/*", "!/bitsandbytes_windows/", "!/configs/qwen3_06b/")
+
+    line = checkout.setup(str(upstream), "v0.10.2", folder)[0]
+    subprocess.run(line.split("`")[1], shell=True, check=True, capture_output=True)
+
+    assert checkout.setup(str(upstream), "v0.10.2", folder)[0] == f"sd-scripts v0.10.2 is in {folder}"
+    assert (folder / "newer.py").is_file()
+    assert (folder / TOKENIZER).is_file() == (clone_with != "mirror")
+
+
+def test_a_clone_at_the_version_asked_for_is_only_named(tmp_path, upstream, pip):
+    git(upstream, "branch", "-M", "main")
+    checkout.setup(str(upstream), "main", tmp_path / "clone")
+    for ref in ("main", "v0.10.2", git(upstream, "rev-parse", "HEAD")[:7]):
+        assert checkout.setup(str(upstream), ref, tmp_path / "clone")[0] == f"sd-scripts v0.10.2 is in {tmp_path / 'clone'}"
+
+
+def test_an_unpacked_archive_is_left_as_it_is(tmp_path, pip):
+    folder = make_checkout(tmp_path / "sd-scripts")
+    line = checkout.setup("url", "v0.11.1", folder)[0]
+    assert line.startswith(f"sd-scripts an unknown version is in {folder}, which is no clone of its own; for v0.11.1 run")
+
+
+# --- what is newer -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("found", ["v0.10.1", "v0.10.1-3-g1a2b3c4", "v0.10.6-dirty", "v0.9.1", "0.8"])
+def test_an_older_version_is_told_what_is_newer(tmp_path, found):
+    newer = checkout.what_is_newer(found, tmp_path)
+    assert newer == f"{checkout.DEFAULT_REF} is newer; `lycoris-composite setup --dir {tmp_path}` says how to get it"
+
+
+@pytest.mark.parametrize(
+    "found", [checkout.DEFAULT_REF, f"{checkout.DEFAULT_REF}-5-gc162e903", "v1.0.0", "1a2b3c4", "an unknown version"]
+)
+def test_nothing_is_newer_than_the_newest_or_than_what_cannot_be_told(tmp_path, found):
+    assert checkout.what_is_newer(found, tmp_path) is None
 
 
 def test_a_folder_with_other_things_in_it_is_left_alone(tmp_path, upstream, pip):

@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("diffusers", reason='needs `pip install ".[builtin]"`')
 pytest.importorskip("lycoris", reason='needs `pip install ".[builtin]"`')
-from lycoris_composite import checkout, cli, doctor, launcher
+from lycoris_composite import checkout, cli, doctor, launcher, surroundings
 from lycoris_composite.findings import ERROR, OK, WARNING, Finding
 from lycoris_composite.journal import Journal, StageRecord, sole_run
 from tests import tiny
@@ -251,4 +251,27 @@ def test_a_checkout_that_does_not_fit(tmp_path, monkeypatch):
     _, patches, misfit = sd_scripts(None, "train_network", "lycoris.kohya", lambda name, folder: Trainer())
     assert (patches.found, patches.level) == ("1 of 2 fit", ERROR)
     assert (misfit.subject, misfit.level) == ("patch strategies", ERROR)
-    assert misfit.meaning.startswith("library.strategy_base has no X; check out v0.10.1")
+    assert misfit.meaning.startswith("library.strategy_base has no X; check out v0.11.1")
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        ("4.1.3", "tested here"),
+        ("4.0.0", "tested here; 4.1 is newer; `pip install -U lycoris-lora` gets it"),
+        ("3.4.0", "tested here; 4.1 is newer; `pip install -U lycoris-lora` gets it"),
+        ("3.3.0", "not tested here; 3.4, 4.0 and 4.1 are"),
+    ],
+)
+def test_lycoris_versions_and_what_is_newer(monkeypatch, found, said):
+    monkeypatch.setattr(surroundings, "installed", lambda package: found)
+    row = surroundings._lycoris()
+    assert (row.found, row.meaning) == (found, said)
+    assert row.level == (OK if "not tested" not in said else WARNING)
+
+
+def test_sd_scripts_version_and_what_is_newer(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkout, "version", lambda folder: "v0.10.6")
+    row = surroundings.clone(tmp_path)
+    newer = f"{checkout.DEFAULT_REF} is newer; `lycoris-composite setup --dir {tmp_path}` says how to get it"
+    assert (row.found, row.meaning, row.level) == ("v0.10.6", f"{tmp_path}; {newer}", OK)

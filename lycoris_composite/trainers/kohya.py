@@ -38,7 +38,7 @@ _STAGE_PATCHES = [
     *("load_image", "accelerate_process_group", "accelerate_frozen_model"),
     *("accelerate_save_state", "numpy_savez", "pillow_save", "glob_images"),
 ]
-FITTING_VERSIONS = "v0.10.0, v0.10.1 and main at 48d368fa"
+FITTING_VERSIONS = "v0.10.1, v0.10.6, v0.11.1 and main at c162e90"
 
 
 class Upstream:

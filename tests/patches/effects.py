@@ -10,11 +10,10 @@ import argparse
 import copy
 import json
 import os
-import pickle
 import sys
 import traceback
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -58,7 +57,9 @@ class Probing:
         folder = folder or self.world / "data" / "1_rin"
         subsets = [{"image_dir": str(path), "num_repeats": 1, **(subset or {})} for path in (folder, self.world / "data/1_mio")]
         config = {"datasets": [{"resolution": 128, "batch_size": 1, "keep_tokens": 1, **(dataset or {}), "subsets": subsets}]}
-        general = {"general": {"caption_extension": ".txt", "enable_bucket": True, "min_bucket_reso": 64, "max_bucket_reso": 128}}
+        general = {
+            "general": {"caption_extension": ".txt", "enable_bucket": True, "min_bucket_reso": 64, "max_bucket_reso": 128}
+        }
         sanitizer = config_util.ConfigSanitizer(True, True, False, True)
         args = self.args()
         train_util.prepare_dataset_args(args, True)
@@ -137,10 +138,8 @@ def load_image(use: Probing) -> Any:
         cached.append(pictures)
         raise Reached
 
-    try:
+    with suppress(Reached):
         strategy._default_cache_batch_latents(encode, "cpu", torch.float32, [info], False, False, False)
-    except Reached:
-        pass
     # upright, its upper half is red: the red channel is full there and empty below
     red = cached[0][0, 0]
     return size == (64, 128) and batch.shape == (128, 64, 3) and bool(red[10].mean() > 0.9 > -0.9 > red[-10].mean())
