@@ -13,7 +13,7 @@ from lycoris_composite.captions import all_tags, render
 from lycoris_composite.characters import Character
 from lycoris_composite.config import Settings
 from lycoris_composite.findings import WARNING, Finding
-from lycoris_composite.overview import unbalanced
+from lycoris_composite.overview import unbalanced, untaught
 from lycoris_composite.plan import Plan
 from lycoris_composite.stages import Stage
 
@@ -44,6 +44,12 @@ def _hint(subject: str, found: str, meaning: str) -> Finding:
 
 
 def _about_trigger_words(plans: Sequence[Plan]) -> Iterator[Finding]:
+    for character in (character for plan in plans for character in untaught(plan)):
+        yield _hint(
+            "trigger word",
+            f"{character.trigger}, {character.how}",
+            f"stage 1 does not teach it, composites alone do; write it into the captions of {character.subset.folder}.",
+        )
     wandering = [
         character
         for plan in plans
@@ -123,7 +129,7 @@ def _pieces(tags: Sequence[str]) -> int:
 
 def _tags(character: Character, caption: str) -> list[str]:
     rules = character.subset.rules
-    return [] if rules.enable_wildcard else [tag for tag in all_tags(caption, rules, None) if tag != character.trigger]
+    return [] if rules.enable_wildcard else all_tags(caption, rules, None, character.spellings)
 
 
 def _about_validation(kohya: Mapping[str, Any]) -> Iterator[Finding]:

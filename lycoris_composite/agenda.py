@@ -9,8 +9,8 @@ from pathlib import Path
 
 from lycoris_composite.characters import Subset
 from lycoris_composite.errors import UserError
-from lycoris_composite.inputs import duplicates, input_digests
-from lycoris_composite.journal import Journal, StageRecord, changes, digest
+from lycoris_composite.inputs import duplicates, input_digests, replaced_pictures
+from lycoris_composite.journal import LENGTH, Journal, StageRecord, changes, digest, is_longer
 from lycoris_composite.plan import Plan
 from lycoris_composite.stages import Stage
 from lycoris_composite.states import State, newest_state
@@ -38,6 +38,8 @@ def what_is_left(
 ) -> tuple[list[Task], list[str]]:
     """What is left to do, and lines to say first; reads the journal and every input. `subsets` are all that the stages
     read. Raises UserError where an interrupted run was another one."""
+    earlier = Journal(journal.path)
+    earlier.read(without=[0])  # whatever is left of it, --fresh or not
     journal.read(without=[stage.number for stage in stages] if fresh else [])
     for folder in {stage.output_dir for stage in stages}:
         remove_leftovers(folder)
@@ -46,7 +48,10 @@ def what_is_left(
     if not continue_anyway:
         check_unchanged(journal, stages, records)
     tasks, lines = tasks_of(journal, stages, records)
-    return tasks, [*duplicates(records[stages[0].number].inputs, plans), *lines]
+    first = stages[0]
+    before = earlier.stages[first.number].inputs if first.number in earlier.stages else {}
+    inputs = records[first.number].inputs
+    return tasks, [*replaced_pictures(first, before, inputs), *duplicates(inputs, plans), *lines]
 
 
 def going_on(journal: Journal, stages: Sequence[Stage], subsets: Sequence[Subset]) -> list[str]:
@@ -77,13 +82,19 @@ def starting_weights(stage: Stage) -> str | None:
 
 
 def check_unchanged(journal: Journal, stages: Sequence[Stage], records: Mapping[int, StageRecord]) -> None:
-    """Raises UserError that names each setting and each file that is not what an interrupted run began with."""
+    """Raises UserError that names each setting and each file that is not what an interrupted run began with. Of a stage
+    that has saved nothing to go on from, nothing is lost; more epochs go on where fewer ended."""
     stages_of_change: dict[str, list[str]] = {}
     for stage in stages:
         before = journal.stages.get(stage.number)
-        if before is None:
+        state = _state(before, stage)
+        if before is None or (before.output is None and state is None):
             continue
         found = changes(before, records[stage.number])
+        if is_longer(before, records[stage.number]):
+            found = [change for change in found if not change.startswith(LENGTH)]
+            if stage is _last_begun(journal, stages) and state is None:
+                raise UserError(_cannot_go_on(stage))
         if _is_finished(journal, stage) and digest(stage.output) != before.output:
             found.append(f"{stage.output}: changed")
         for change in found:
@@ -97,19 +108,38 @@ def check_unchanged(journal: Journal, stages: Sequence[Stage], records: Mapping[
         )
 
 
+def _state(before: StageRecord | None, stage: Stage) -> State | None:
+    return None if before is None else newest_state(stage.output_dir, before.run, stage.number)
+
+
+def _last_begun(journal: Journal, stages: Sequence[Stage]) -> Stage | None:
+    """The stage that goes on where a run is to be longer: the one before it has become what it started from."""
+    return next((stage for stage in reversed(stages) if stage.number in journal.stages), None)
+
+
+def _cannot_go_on(stage: Stage) -> str:
+    return (
+        f"{stage.output}: no state of stage {stage.number} was saved, so it cannot go on for longer; give --fresh to start "
+        "over (save_state_on_train_end = true saves a state at the end)."
+    )
+
+
 def tasks_of(journal: Journal, stages: Sequence[Stage], records: Mapping[int, StageRecord]) -> tuple[list[Task], list[str]]:
-    """The stages that are not finished, in order, and a line for each stage that does not simply begin."""
+    """The stages that are not finished, in order, and a line for each stage that does not simply begin. A finished run
+    that is to be longer goes on with its last stage."""
     tasks: list[Task] = []
     lines = []
-    last = stages[-1]
     for stage in stages:
-        before = journal.stages.get(stage.number)
+        before, state = journal.stages.get(stage.number), _state(journal.stages.get(stage.number), stage)
+        is_last = stage is _last_begun(journal, stages)
         if before is None or tasks:  # it was not begun, or the stage before it is trained anew
             tasks.append(Task(stage, records[stage.number]))
-        elif _is_finished(journal, stage) or _is_finished(journal, last):
+        elif is_last and state is not None and is_longer(before, records[stage.number]):
+            tasks.append(Task(stage, replace(records[stage.number], run=before.run), state))
+            lines.append(f"stage {stage.number}: goes on for longer after step {state.step}, from {state.folder}")
+        elif _is_finished(journal, stage) or _is_finished(journal, stages[-1]):
             lines.append(f"stage {stage.number}: finished already, {stage.output} (--fresh trains it again)")
         else:
-            state = newest_state(stage.output_dir, before.run, stage.number)
             tasks.append(Task(stage, replace(records[stage.number], run=before.run), state))
             lines.append(f"stage {stage.number}: {_what_next(before, stage.output, state)}")
     return tasks, lines

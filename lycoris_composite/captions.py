@@ -11,13 +11,16 @@ import random
 import re
 import string
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import islice, product
 
 from lycoris_composite.errors import UserError
 
 _BYTE_ORDER_MARK = "\ufeff"  # some editors begin a file with it
+_WILDCARD = re.compile(r"\{([^}]+)\}")
+_MOST_CHOICES = 256  # that are looked at where several wildcards stand in one tag
 FIELDS = ("left", "right", "left_tags", "right_tags")
 _FIELD_LIST = "{" + "}, {".join(FIELDS) + "}"
 DEFAULT_TEMPLATE = "{left}/{right}/COMPOSITE, {left_tags}, {right_tags}"
@@ -44,22 +47,24 @@ class CaptionRules:
 
 @dataclass(frozen=True)
 class PanelCaption:
-    """One panel's caption as it is in its file, and its character's trigger word."""
+    """One panel's caption as it is in its file, its character's trigger word, and how captions spell that where they do
+    so in more ways than this one."""
 
     text: str
     trigger: str
     rules: CaptionRules
+    spellings: tuple[str, ...] = ()
 
     @cached_property
-    def settled(self) -> _Tags | None:
-        """Its tags before chance has its say: the same in every composite. None where wildcards change them."""
+    def settled(self) -> tuple[str, _Tags] | None:
+        """Its name and tags before chance has its say: the same in every composite. None where wildcards change them."""
         return None if self.rules.enable_wildcard else _own_tags(self, None)
 
 
 @lru_cache(maxsize=1 << 16)
-def panel_caption(text: str, trigger: str, rules: CaptionRules) -> PanelCaption:
+def panel_caption(text: str, trigger: str, rules: CaptionRules, spellings: tuple[str, ...] = ()) -> PanelCaption:
     """A PanelCaption that is parsed once for as long as it is in use."""
-    return PanelCaption(text, trigger, rules)
+    return PanelCaption(text, trigger, rules, spellings)
 
 
 @dataclass(frozen=True)
@@ -187,14 +192,18 @@ def caption_parts(
     """
     if _dropped(panels, rng, epoch):
         return None
-    sides = [_vary(panel.settled or _own_tags(panel, rng), panel.rules, rng, progress) for panel in panels]
-    triggers = tuple(panel.trigger for panel in panels)
+    names, sides = [], []
+    for panel in panels:
+        name, tags = panel.settled or _own_tags(panel, rng)
+        names.append(name)
+        sides.append(_vary(tags, panel.rules, rng, progress))
+    triggers = tuple(names)
     kept = sides if budget is None else _fit(template, triggers, sides, budget)
-    cut = tuple(_without(side, own) for side, own in zip(sides, kept, strict=True))
+    cut = tuple(_cut(side, own) for side, own in zip(sides, kept, strict=True))
     return CaptionParts(triggers, tuple(side.in_order for side in kept), cut)
 
 
-def _without(side: _Tags, kept: _Tags) -> list[str]:
+def _cut(side: _Tags, kept: _Tags) -> list[str]:
     """What `_shortened` took from the end of each part."""
     return [tag for part in _FIRST_TO_GO for tag in getattr(side, part)[len(getattr(kept, part)) :]]
 
@@ -216,22 +225,72 @@ def _dropped(panels: Sequence[PanelCaption], rng: random.Random, epoch: int) -> 
 
 
 def first_tag(text: str, rules: CaptionRules) -> str:
-    """The first tag of a caption's first line, before prefix and suffix; empty where there is none."""
-    head = text.split("\n")[0]
-    if rules.keep_tokens_separator:
-        head = head.split(rules.keep_tokens_separator)[0]
-    return head.lstrip(_BYTE_ORDER_MARK).split(rules.caption_separator)[0].strip()
+    """The first tag of a caption's first line, before prefix and suffix; empty where there is none. Of a wildcard its
+    first choice."""
+    return first_choices(text, rules)[0]
 
 
-def all_tags(text: str, rules: CaptionRules, rng: random.Random | None) -> list[str]:
-    """Every tag that training can show of a caption, in file order; `rng` is for wildcards alone."""
-    return _joined(_parse(text, rules, rng), rules).in_order
+def first_choices(text: str, rules: CaptionRules) -> tuple[str, ...]:
+    """The same with all that wildcards can make of it."""
+    return next(_choices(text.split("\n")[0].lstrip(_BYTE_ORDER_MARK), rules))
 
 
-def _own_tags(panel: PanelCaption, rng: random.Random | None) -> _Tags:
-    """A panel's tags but for the trigger word: that stands in the joined name, and once more would only cost tokens."""
-    tags = _joined(_parse(panel.text, panel.rules, rng), panel.rules)
-    return _Tags(*([tag for tag in part if tag != panel.trigger] for part in (tags.kept, tags.free, tags.last)))
+def line_tags(text: str, rules: CaptionRules) -> Iterator[list[tuple[str, ...]]]:
+    """The tags of each line that a caption can be, prefix and suffix among them; each tag is all that wildcards can make
+    of it. What `secondary_separator` holds together counts as several."""
+    lines = text.lstrip(_BYTE_ORDER_MARK).split("\n")
+    for line in lines if rules.enable_wildcard else lines[:1]:
+        yield [tag for tag in _choices(_affixed(line, rules), rules) if any(tag)]
+
+
+def _choices(line: str, rules: CaptionRules) -> Iterator[tuple[str, ...]]:
+    """The pieces between separators, each as all that it can become, its own first tag each time."""
+    separators = [rules.keep_tokens_separator, rules.secondary_separator, rules.caption_separator]
+    pattern = "|".join(re.escape(one) for one in sorted(filter(None, separators), key=len, reverse=True))
+    if not rules.enable_wildcard or "{" not in line:
+        yield from ((piece.strip(),) for piece in re.split(pattern, line))
+        return
+    groups: list[str] = []
+
+    def hide(match: re.Match[str]) -> str:  # so that no separator in a wildcard parts it
+        groups.append(match.group(1))
+        return f"\ue002{len(groups) - 1}\ue003"
+
+    for piece in re.split(pattern, _WILDCARD.sub(hide, _hide_braces(line))):
+        fixed = re.split("\ue002(\\d+)\ue003", piece)
+        options = [[part] if place % 2 == 0 else groups[int(part)].split("|") for place, part in enumerate(fixed)]
+        made = ("".join(parts) for parts in islice(product(*options), _MOST_CHOICES))
+        yield tuple(dict.fromkeys(re.split(pattern, _show_braces(text))[0].strip() for text in made))
+
+
+def all_tags(text: str, rules: CaptionRules, rng: random.Random | None, without: Sequence[str] = ()) -> list[str]:
+    """Every tag that training can show of a caption, in file order, but for those `without`; `rng` is for wildcards
+    alone."""
+    return _joined(_but(_parse(text, rules, rng), without, rules), rules).in_order
+
+
+def _own_tags(panel: PanelCaption, rng: random.Random | None) -> tuple[str, _Tags]:
+    """The trigger word as this caption spells it, and the tags without it: that stands in the joined name, and once more
+    would only cost tokens."""
+    rules, spellings = panel.rules, panel.spellings or (panel.trigger,)
+    tags = _parse(panel.text, rules, rng)
+    names = [piece.strip() for tag in tags.in_order for piece in _pieces(tag, rules) if piece.strip() in spellings]
+    return names[0] if names else panel.trigger, _joined(_but(tags, spellings, rules), rules)
+
+
+def _but(tags: _Tags, without: Sequence[str], rules: CaptionRules) -> _Tags:
+    """The tags without some words, also where `secondary_separator` holds those to others."""
+    held = rules.secondary_separator or ""
+
+    def left(tag: str) -> str:
+        return held.join(one for one in _pieces(tag, rules) if one.strip() not in without)
+
+    return _Tags(*(list(filter(None, map(left, part))) for part in (tags.kept, tags.free, tags.last)))
+
+
+def _pieces(tag: str, rules: CaptionRules) -> list[str]:
+    """What `secondary_separator` holds together."""
+    return tag.split(rules.secondary_separator) if rules.secondary_separator else [tag]
 
 
 def _parse(text: str, rules: CaptionRules, rng: random.Random | None) -> _Tags:
@@ -261,9 +320,15 @@ def _choose(text: str, rules: CaptionRules, rng: random.Random | None) -> str:
         return text.split("\n")[0]
     if "\n" in text:
         text = rng.choice(text.split("\n"))
-    # Private-use characters cannot be in a caption by accident, so they can hold the escaped braces' places.
-    text = text.replace("{{", "\ue000").replace("}}", "\ue001")
-    text = re.sub(r"\{([^}]+)\}", lambda match: rng.choice(match.group(1).split("|")), text)
+    return _show_braces(_WILDCARD.sub(lambda match: rng.choice(match.group(1).split("|")), _hide_braces(text)))
+
+
+def _hide_braces(text: str) -> str:
+    """Private-use characters cannot be in a caption by accident, so they can hold the escaped braces' places."""
+    return text.replace("{{", "\ue000").replace("}}", "\ue001")
+
+
+def _show_braces(text: str) -> str:
     return text.replace("\ue000", "{").replace("\ue001", "}")
 
 

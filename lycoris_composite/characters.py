@@ -11,20 +11,23 @@ from pathlib import Path
 
 from PIL import Image
 
-from lycoris_composite.captions import CaptionRules, first_tag
+from lycoris_composite.captions import CaptionRules
 from lycoris_composite.errors import UserError, one_line
-from lycoris_composite.images import image_size, list_images, read_image
+from lycoris_composite.images import image_size, list_images, pictures_below, read_image
+from lycoris_composite.triggers import Told, Trigger, folded, shared, trigger_of
 
 LONGEST_CAPTION = 65_536  # bytes; the longest that upstream's tokenizers keep is some thousand
 
 
 @dataclass(frozen=True)
 class TrainingImage:
-    """An image file, its upright (width, height), and its caption or None where it has no caption file."""
+    """An image file, its upright (width, height), and its caption or None where it has no caption file. `has_more_lines`
+    where that file has lines that are not read."""
 
     path: str
     size: tuple[int, int]
     caption: str | None
+    has_more_lines: bool = False
 
 
 @dataclass(frozen=True)
@@ -38,28 +41,50 @@ class Subset:
     rules: CaptionRules
     images: tuple[TrainingImage, ...] = ()
     flip_aug: bool = False
+    trigger: str | None = None  # as its table settles it by hand
     held_out: float = 0.0  # the share of its images that validation keeps, chosen by `held_out_seed`
     held_out_seed: int = 0
 
 
 @dataclass(frozen=True)
 class Character:
-    """Who a subset shows. Images and captions are its subset's, in path order."""
+    """Who a subset shows. Images and captions are its subset's, in path order; `found` says where the trigger word is
+    from."""
 
     trigger: str
     subset: Subset
     captions: tuple[str, ...]
+    found: Trigger | None = None
 
     @property
     def images(self) -> tuple[TrainingImage, ...]:
         return self.subset.images
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """All ways in which its captions write the trigger word."""
+        return self.found.spellings if self.found else (self.trigger,)
+
+    @property
+    def how(self) -> str:
+        """How the trigger word was found, and in how many captions it stands where that is not all."""
+        found, total = self.found, len(self.captions)
+        if found is None or found.stands_in == total:
+            return found.how if found else ""
+        return f"{found.how}, in {f'{found.stands_in} of {total} captions' if found.stands_in else 'no caption'}"
+
+    @property
+    def summary(self) -> str:
+        """Its trigger word, its number of images, and how it was found where no caption begins otherwise."""
+        is_plain = self.found is None or self.found.is_plain
+        return f"{self.trigger} ({len(self.images)}{'' if is_plain else f', {self.how}'})"
 
 
 def read_subset(subset: Subset, skipped: Collection[str] = ()) -> Subset:
     """The subset with its images' sizes and captions, but for the images to be skipped. Raises UserError naming the
     file that cannot be used."""
     paths = _trained([path for path in image_paths(subset) if os.path.normpath(path) not in skipped], subset)
-    images = [TrainingImage(str(path), _readable_size(path), read_caption(path, subset)) for path in paths]
+    images = [TrainingImage(str(path), _readable_size(path), *_caption_of(path, subset)) for path in paths]
     return replace(subset, images=tuple(images))
 
 
@@ -120,9 +145,14 @@ def caption_file(image: str | os.PathLike, subset: Subset) -> str | None:
 
 def read_caption(image: Path, subset: Subset) -> str | None:
     """The image's caption file as upstream reads it, None where there is none. Several lines only with wildcards."""
+    return _caption_of(image, subset)[0]
+
+
+def _caption_of(image: Path, subset: Subset) -> tuple[str | None, bool]:
+    """The same, and whether the file has more lines than are read."""
     path = caption_file(image, subset)
     if path is None:
-        return None
+        return None, False
     if os.path.getsize(path) > LONGEST_CAPTION:
         raise UserError(f"{path}: a caption of {os.path.getsize(path):,} bytes, no model reads as much; shorten it.")
     try:
@@ -134,36 +164,42 @@ def read_caption(image: Path, subset: Subset) -> str | None:
         if any(lines):
             raise UserError(f"{path}: its first line is empty, and only that is read; remove it.")
         raise UserError(f"{path}: empty caption; write the trigger word and tags, or remove all captions of the folder.")
-    return text
+    return text, not subset.rules.enable_wildcard and any(lines[1:])
 
 
 def characters_of(subsets: Iterable[Subset]) -> list[Character]:
     """A character for each subset, sorted by trigger word, so that the order of a folder listing changes nothing.
 
-    The trigger word is the captions' first tag where `keep_tokens` (or its separator) keeps it first, else the
-    first of the class tokens. Raises UserError for fewer than two characters, two of one name, or unusable captions.
+    Its trigger word is what its table says, else what its folder is called, else what its captions begin with (room
+    `triggers`). Raises UserError for fewer than two characters, two of one name, or unusable captions.
     """
-    characters = [_character(subset) for subset in subsets]
+    subsets = list(subsets)
+    told = [_told(subset) for subset in subsets]
+    characters = []
+    for place, (subset, own) in enumerate(zip(subsets, told, strict=True)):
+        found = trigger_of(own, [*told[:place], *told[place + 1 :]])
+        characters.append(Character(found.word, subset, tuple(own.captions), found))
     by_trigger: dict[str, Character] = {}
     for character in characters:
-        other = by_trigger.setdefault(character.trigger, character)
+        other = by_trigger.setdefault(folded(character.trigger), character)
         if other is not character:
-            raise UserError(
-                f'{character.subset.folder}: the trigger word "{character.trigger}" is also that of '
-                f"{other.subset.folder}; put one character's images in one folder, or give each a word of its own."
-            )
+            raise shared(character.subset.folder, character.trigger, other.subset.folder)
     if len(characters) < 2:
-        found = characters[0].subset.folder if characters else "no subset"
-        raise UserError(f"a composite needs two characters or more, but the data has {len(characters)} ({found}); add another.")
+        found_in = characters[0].subset.folder if characters else "no subset"
+        raise UserError(
+            f"a composite needs two characters or more, but the data has {len(characters)} ({found_in}); add another."
+        )
     return sorted(characters, key=lambda character: character.trigger)
 
 
-def _character(subset: Subset) -> Character:
+def _told(subset: Subset) -> Told:
     if not subset.images:
-        raise UserError(f"{subset.folder}: no images in it; add some or remove the subset.")
-    captions = _captions(subset)
-    trigger = _trigger(subset, captions)
-    return Character(trigger, subset, captions)
+        others = pictures_below(Path(subset.folder))
+        unread = f" that sd-scripts reads, though {len(others):,} picture(s) such as {others[0]}" if others else ""
+        raise UserError(f"{subset.folder}: no images in it{unread}; add some or remove the subset.")
+    paths = [image.path for image in subset.images]
+    has_files = any(image.caption for image in subset.images)
+    return Told(subset.folder, subset.class_tokens, subset.trigger, subset.rules, paths, _captions(subset), has_files)
 
 
 def _captions(subset: Subset) -> tuple[str, ...]:
@@ -186,35 +222,12 @@ def unread_captions(subset: Subset) -> str | None:
     """A line where no image has a caption, but files lie beside them that look like captions of another extension."""
     if not subset.images or any(image.caption for image in subset.images):
         return None
-    for extension in (".txt", ".caption"):
-        if any(os.path.isfile(os.path.splitext(image.path)[0] + extension) for image in subset.images):
+    for extension in (".txt", ".caption", ".TXT", ".Txt", ".CAPTION"):
+        if extension != subset.caption_extension and any(
+            os.path.isfile(os.path.splitext(image.path)[0] + extension) for image in subset.images
+        ):
             return (
                 f"{subset.folder}: captions end in {extension} and are not read, as caption_extension is "
                 f'"{subset.caption_extension}"; set caption_extension = "{extension}".'
             )
     return None
-
-
-def _trigger(subset: Subset, captions: Sequence[str]) -> str:
-    rules = subset.rules
-    keeps_first = rules.keep_tokens > 0 or rules.keep_tokens_separator
-    if subset.class_tokens and not keeps_first:
-        trigger = first_tag(subset.class_tokens, rules)
-        if not trigger:
-            raise UserError(
-                f'{subset.folder}: its class_tokens "{subset.class_tokens}" have no first tag; '
-                "begin them with the trigger word."
-            )
-        return trigger
-    trigger = first_tag(captions[0], rules)
-    firsts = [first_tag(caption, rules) for caption in captions]
-    others = [image.path for image, first in zip(subset.images, firsts, strict=True) if first != trigger]
-    if others:
-        first = next(first for first in firsts if first != trigger)
-        raise UserError(
-            f'{others[0]}: its caption begins with "{first}"{_more(others)}, that of {subset.images[0].path} '
-            f'with "{trigger}"; begin all captions of a folder with one trigger word.'
-        )
-    if not trigger:
-        raise UserError(f"{subset.images[0].path}: its caption has no first tag; begin it with the trigger word.")
-    return trigger

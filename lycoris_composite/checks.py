@@ -11,10 +11,19 @@ from typing import Any, Protocol, TypeVar
 from lycoris_composite import checkout, config, environment
 from lycoris_composite.characters import Subset
 from lycoris_composite.errors import UserError, one_line, raise_first, sentence
-from lycoris_composite.inputs import bad_files, datasets_to_join, passed_over, plans_of, weight_errors, with_images
+from lycoris_composite.inputs import (
+    bad_files,
+    datasets_to_join,
+    passed_over,
+    plans_of,
+    single_datasets,
+    weight_errors,
+    with_images,
+)
 from lycoris_composite.plan import Plan
+from lycoris_composite.prompts import prompt_file_error
 from lycoris_composite.stages import DEFAULT_NAME, Stage, stages_of, without_cuda
-from lycoris_composite.subsets import Dataset, datasets_of
+from lycoris_composite.subsets import Dataset
 from lycoris_composite.whole import check_writable
 
 BUILTIN = "builtin"
@@ -28,8 +37,8 @@ class Judge(Protocol):
         """What the action makes. None where it raised UserError, and the judge lets the checks go on. A long action
         shows its progress."""
 
-    def each(self, errors: Iterable[UserError]) -> None:
-        """Takes refusals that do not hang together."""
+    def each(self, errors: Iterable[UserError]) -> bool:
+        """Takes refusals that do not hang together; whether there were none."""
 
 
 class FirstRefusal:
@@ -38,8 +47,9 @@ class FirstRefusal:
     def attempt(self, action: Callable[[], Made], is_long: bool = False) -> Made:
         return action()
 
-    def each(self, errors: Iterable[UserError]) -> None:
+    def each(self, errors: Iterable[UserError]) -> bool:
         raise_first(errors)
+        return True
 
 
 @dataclass(frozen=True)
@@ -107,11 +117,11 @@ def check_run(request: Request, judge: Judge, say: Callable[[str], None], show_p
         return done
     _check_settings(done, request, judge, say)
     done.stages = judge.attempt(lambda: stages_of(done.settings, request.stage)) or []
-    if done.trainer is not None:
-        for stage in done.stages:
-            judge.each(done.trainer.stage_errors(stage, str(request.config)))
+    if done.trainer is not None and done.stages:
+        _check_stages(done, request, judge)
     if done.stages:
-        _check_machine(done, request, judge)
+        found = (prompt_file_error(stage.settings, str(request.config)) for stage in done.stages)
+        judge.each(error for error in found if error)
         _check_data(done, request, judge, say, show_progress)
         judge.each(weight_errors(done.stages))
         judge.attempt(lambda: check_writable(done.lock_file))
@@ -123,26 +133,32 @@ def _check_settings(done: Checked, request: Request, judge: Judge, say: Callable
     done.trainer = trainer = judge.attempt(lambda: trainer_of(settings.trainer, request.sd_scripts))
     if trainer is not None:
         flags = judge.attempt(lambda: trainer.given_flags(request.flags)) or {}
-        settings = replace(settings, kohya={**settings.kohya, **without_set(flags, request.overrides)})
+        kohya = config.without_empty({**settings.kohya, **without_set(flags, request.overrides)})
+        settings = replace(settings, kohya=kohya)
         judge.each(trainer.option_errors(settings.stage2, f"{request.config}, [composite.stage2]"))
         if settings.trainer != BUILTIN:  # which refuses what it does not know
             done.ignored += map(sentence, trainer.option_errors(settings.kohya, str(request.config)))
     done.settings = _on_cpu(settings, say) if request.cpu else settings
 
 
-def _check_machine(done: Checked, request: Request, judge: Judge) -> None:
-    if done.trainer is None:
-        return  # torch may be what is missing
+def _check_stages(done: Checked, request: Request, judge: Judge) -> None:
+    """What the trainer, and the machine that it runs on, refuses of the stages. Where nothing is wrong with either alone,
+    they are rehearsed: stage 2 has to fit stage 1 also where it runs alone."""
     from lycoris_composite.trainers.machine import machine_errors
 
-    for stage in done.stages:
-        judge.each(machine_errors(stage.settings, str(request.config)))
+    where, clean = str(request.config), True
+    for errors in (done.trainer.stage_errors, lambda stage, where: machine_errors(stage.settings, where)):
+        for stage in done.stages:
+            clean = judge.each(errors(stage, where)) and clean
+    if clean:
+        both = stages_of(done.settings)
+        judge.each(done.trainer.rehearsal_errors(both[:1] if request.stage == 1 else both, where))
 
 
 def _check_data(done: Checked, request: Request, judge: Judge, say: Callable[[str], None], show_progress: bool) -> None:
     for stage in done.stages:
         if stage.composite is None:
-            done.singles = judge.attempt(partial(datasets_of, stage.settings, "natural")) or []
+            done.singles = judge.attempt(partial(single_datasets, stage)) or []
     datasets = judge.attempt(lambda: datasets_to_join(done.settings))
     if datasets is None:
         return
@@ -151,7 +167,7 @@ def _check_data(done: Checked, request: Request, judge: Judge, say: Callable[[st
         done.bad = bad
         judge.attempt(lambda: _check_bad(bad, request.skip_bad, say))
         done.plans = judge.attempt(lambda: plans_of(done.settings, datasets, done.skipped)) or []
-        done.ignored += judge.attempt(lambda: passed_over([stage.settings for stage in done.stages], done.plans)) or []
+        done.ignored += judge.attempt(lambda: passed_over(done.stages, done.single_images, done.plans)) or []
 
 
 def _check_bad(bad: Mapping[str, str], is_allowed: bool, say: Callable[[str], None]) -> None:

@@ -15,12 +15,12 @@ from lycoris_composite.config import Settings
 from lycoris_composite.costs import Cost, Schedule, composite_work, cost_of, single_work
 from lycoris_composite.errors import UserError
 from lycoris_composite.images import panel_picture
-from lycoris_composite.inputs import bad_files, datasets_to_join, passed_over, plans_of, with_images
+from lycoris_composite.inputs import bad_files, datasets_to_join, passed_over, plans_of, single_datasets, with_images
 from lycoris_composite.overview import Sample, samples
 from lycoris_composite.pairing import epoch_order
 from lycoris_composite.plan import CACHED_PIXEL_EPOCHS, Composite, Plan
 from lycoris_composite.stages import Stage, stages_of
-from lycoris_composite.subsets import check_types, datasets_of
+from lycoris_composite.subsets import check_types
 
 _OTHER_LIMITS = ("lumina_train_network",)  # trainers whose own tokenizers cut captions
 # What draws anew each time, and is left out of pictures.
@@ -67,15 +67,16 @@ def read(settings: Settings) -> Reading:
     first, second = stages_of(settings)
     for stage in (first, second):
         check_types(stage.settings, str(settings.path))
-    singles, datasets = datasets_of(first.settings, settings.composite.aspect), datasets_to_join(settings)
+    singles, datasets = single_datasets(first), datasets_to_join(settings)
     bad = bad_files([*singles, *datasets], show_progress=True)
     plans = plans_of(settings, datasets, bad)
     for plan in plans:
         if plan.options.join == "pixel" and second.caches_latents:
             plan.cycle_epochs = CACHED_PIXEL_EPOCHS
-    costs = cost_of(first, single_work(with_images(singles, plans, bad))), cost_of(second, composite_work(plans))
+    singles = with_images(singles, plans, bad)
+    costs = cost_of(first, single_work(singles)), cost_of(second, composite_work(plans))
     budget, notes = _budget(second)
-    notes += passed_over([first.settings, second.settings], plans)
+    notes += passed_over((first, second), singles, plans)
     return Reading((first, second), plans, costs, budget, bad, [*notes, *_not_shown(second.settings)])
 
 

@@ -23,7 +23,8 @@ _KEYS = {*_OPTIONS, "trainer", "stage2"}
 
 @dataclass(frozen=True)
 class Settings:
-    """A config file. `kohya` is flattened as upstream flattens it: its tables only group, a later key wins."""
+    """A config file. `kohya` is flattened as upstream flattens it: its tables only group, a later key wins. An empty text
+    is an unset key: GUIs export all of their fields."""
 
     path: Path
     kohya: Mapping[str, Any]
@@ -47,7 +48,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
     _check_keys(composite, path)
     return Settings(
         path=path,
-        kohya=flatten(tables),
+        kohya=without_empty(flatten(tables)),
         composite=composite_options(composite, f"{path}, [composite]"),
         trainer=_trainer(composite, path),
         stage2=_stage2(composite, path),
@@ -57,7 +58,7 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
 def read_toml(path: Path) -> dict[str, Any]:
     """A TOML file's tables. Raises UserError for one that is missing, not UTF-8 or not TOML."""
     try:
-        return toml.loads(path.read_text(encoding="utf-8"))
+        return toml.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors begin a file with a byte order mark
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; correct the path.") from None
     except UnicodeDecodeError as error:
@@ -81,6 +82,10 @@ def flatten(tables: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in tables.items():
         flat.update(value if isinstance(value, dict) else {name: value})
     return flat
+
+
+def without_empty(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if value != ""}
 
 
 def composite_options(table: Mapping[str, Any], where: str) -> CompositeOptions:

@@ -181,6 +181,7 @@ class CompositeDataset(SwitchedDataset):
             rules=rules,
             images=tuple(TrainingImage(info.absolute_path, info.image_size, info.caption) for info in infos),
             flip_aug=subset.flip_aug,
+            trigger=getattr(subset, "trigger", None),  # which upstream's own does not have
         )
 
     def _canvas(self) -> Canvas:

@@ -58,10 +58,11 @@ class AllRefusals:
                 self._take(f"a run stops with {type(error).__name__}: {one_line(error)}")
         return None
 
-    def each(self, errors: Iterable[UserError]) -> None:
-        left = iter(errors)
+    def each(self, errors: Iterable[UserError]) -> bool:
+        left, before = iter(errors), len(self.sentences)
         while error := self.attempt(lambda: next(left, None)):
             self._take(sentence(error))
+        return len(self.sentences) == before
 
     def _take(self, text: str) -> None:
         if text not in self.sentences:
@@ -109,7 +110,7 @@ def _trainer_rows(checked: Checked, folder: str | None) -> list[Finding]:
 def _config_rows(checked: Checked, refusals: Sequence[str], cpu: bool) -> list[Finding]:
     rows = []
     for plan in checked.plans:
-        names = ", ".join(f"{one.trigger} ({len(one.images)})" for one in plan.characters)
+        names = ", ".join(one.summary for one in plan.characters)
         rows.append(Finding("characters", names, f"{plan.composites} composites an epoch in {len(plan.sizes)} size(s)"))
     rows += [Finding("ignored", "", line, WARNING) for line in checked.ignored]
     files = [Finding("bad file", Path(path).name, reason, ERROR) for path, reason in checked.bad.items()]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,16 @@ from lycoris_composite.errors import UserError
 
 _EXIF_ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
+# Pictures to everybody but sd-scripts; some of them it reads where a plugin is installed.
+_OTHERS = frozenset(
+    [
+        *(".tiff", ".tif", ".avif", ".jfif", ".pjpeg", ".jpe", ".gif", ".heic", ".heif", ".jxl", ".jp2", ".tga", ".psd"),
+        *(".svg", ".ico", ".ppm", ".pgm", ".pnm", ".apng", ".dng", ".cr2", ".nef"),
+    ]
+)
 
 
+@cache
 def extensions() -> frozenset[str]:
     """The extensions of upstream's `train_util.IMAGE_EXTENSIONS`, those of installed Pillow plugins among them."""
     known = [".png", ".jpg", ".jpeg", ".webp", ".bmp"]
@@ -30,6 +40,24 @@ def list_images(folder: Path) -> list[Path]:
     """The folder's own image files, sorted; hidden ones are left out, as upstream's glob does."""
     known = extensions()
     return sorted(path for path in folder.iterdir() if path.suffix in known and not path.name.startswith("."))
+
+
+def pictures_below(folder: Path, depth: int = 8) -> list[str]:
+    """The paths of all pictures in a folder and its subfolders, relative to it and sorted. What is hidden is left out, and
+    links are not followed."""
+    found = []
+    for root, folders, files in os.walk(folder):
+        inner = os.path.relpath(root, folder)
+        is_deepest = inner.count(os.sep) >= depth
+        folders[:] = [] if is_deepest else sorted(one for one in folders if not one.startswith("."))
+        found += [os.path.normpath(os.path.join(inner, name)) for name in files if is_picture(name) and name[0] != "."]
+    return sorted(found)
+
+
+def is_picture(name: str) -> bool:
+    """Whether a file is a picture by its name, whoever can read it."""
+    suffix = os.path.splitext(name)[1].lower()
+    return suffix in _OTHERS or suffix in extensions()
 
 
 def image_size(path: str | Path) -> tuple[int, int]:

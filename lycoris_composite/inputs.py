@@ -9,18 +9,20 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from lycoris_composite.characters import Subset, caption_file, image_paths, read_subset, unread_captions, why_unusable
 from lycoris_composite.config import Settings, read_toml
 from lycoris_composite.errors import UserError
+from lycoris_composite.images import image_size, is_picture
 from lycoris_composite.journal import digest
+from lycoris_composite.layout import Canvas, has_no_bucket
+from lycoris_composite.leftout import left_out, replaced
 from lycoris_composite.plan import Plan
 from lycoris_composite.progress import in_parallel
 from lycoris_composite.stages import Stage, overridden_datasets, stages_of
-from lycoris_composite.subsets import Dataset, check_tables, datasets_of, ignored_folders, plan_of
+from lycoris_composite.subsets import TRAINERS, Dataset, check_buckets, check_tables, datasets_of, ignored_folders, plan_of
 
 _MOST_SHOWN = 10
 
@@ -28,20 +30,51 @@ _MOST_SHOWN = 10
 def datasets_to_join(settings: Settings) -> list[Dataset]:
     """The datasets as the stage that makes composites will see them: a mistake must not wait until stage 1 is done."""
     [stage] = stages_of(settings, only=2)
-    source = stage.settings.get("dataset_config")
-    if not source:
-        return datasets_of(stage.settings, settings.composite.aspect)
-    tables = read_toml(Path(source))
-    check_tables(tables, Path(source))
-    return datasets_of(stage.settings, settings.composite.aspect, overridden_datasets(tables, settings.stage2))
+    source, tables = stage.settings.get("dataset_config"), None
+    if source:
+        tables = read_toml(Path(source))
+        check_tables(tables, Path(source))
+        tables = overridden_datasets(tables, settings.stage2)
+    return _checked(datasets_of(stage.settings, settings.composite.aspect, tables), stage)
+
+
+def single_datasets(stage: Stage) -> list[Dataset]:
+    """The datasets of a stage that trains on single images. Raises UserError as `datasets_of` does."""
+    return _checked(datasets_of(stage.settings, "natural"), stage)
+
+
+def _checked(datasets: list[Dataset], stage: Stage) -> list[Dataset]:
+    check_buckets(datasets, stage.trainer)
+    return datasets
 
 
 def bad_files(datasets: Iterable[Dataset], show_progress: bool) -> dict[str, str]:
-    """Every image that cannot be used, itself or for its caption, and why. Reads all of them, in parallel."""
-    subsets: dict[str, Subset] = {subset.folder: subset for dataset in datasets for subset in dataset.subsets}
-    files = [(path, subset) for subset in subsets.values() for path in image_paths(subset)]
-    reasons = in_parallel(lambda file: why_unusable(*file), files, "checking images" if show_progress else None)
-    return {os.path.normpath(path): reason for (path, _), reason in zip(files, reasons, strict=True) if reason}
+    """Every image that cannot be used, itself or for its caption, and why. Reads all of them, in parallel. Raises UserError
+    for regularization without images, which upstream would leave out."""
+    datasets = list(datasets)
+    subsets: dict[str, Subset] = {
+        one.folder: one for dataset in datasets for one in (*dataset.subsets, *dataset.regularization)
+    }
+    for subset in (subset for dataset in datasets for subset in dataset.regularization):
+        if not image_paths(subset):
+            raise UserError(f"{subset.folder}: no regularization images in it; add some, or take it out of the config.")
+    canvases = {dataset.canvas for dataset in datasets if dataset.canvas.no_upscale}
+    files = [(path, subset, canvases) for subset in subsets.values() for path in image_paths(subset)]
+    reasons = in_parallel(lambda file: _why_bad(*file), files, "checking images" if show_progress else None)
+    return {os.path.normpath(path): reason for (path, *_), reason in zip(files, reasons, strict=True) if reason}
+
+
+def _why_bad(path: Path, subset: Subset, canvases: Collection[Canvas]) -> str | None:
+    reason = why_unusable(path, subset)
+    if reason is None and canvases:
+        width, height = image_size(path)
+        step = next((canvas.multiple for canvas in canvases if has_no_bucket((width, height), canvas)), None)
+        if step is not None:
+            reason = (
+                f"{path}: its {width}x{height} pixels make less than a bucket step, {step}, and bucket_no_upscale leaves "
+                "them so; enlarge it, lower bucket_reso_steps, or set bucket_no_upscale = false."
+            )
+    return reason
 
 
 def weight_errors(stages: Sequence[Stage]) -> Iterator[UserError]:
@@ -96,11 +129,34 @@ def plans_of(settings: Settings, datasets: Sequence[Dataset], skipped: Iterable[
     return [plan_of(dataset, settings.composite, stage.settings["seed"], frozenset(skipped)) for dataset in datasets]
 
 
-def passed_over(settings: Iterable[Mapping[str, Any]], plans: Sequence[Plan]) -> list[str]:
-    """A line for each folder of images and each folder's captions that nobody reads."""
-    folders = (line for own in settings for line in ignored_folders(own))
-    captions = (unread_captions(character.subset) for plan in plans for character in plan.characters)
-    return list(dict.fromkeys([*folders, *filter(None, captions)]))
+def passed_over(stages: Sequence[Stage], singles: Iterable[Dataset], plans: Sequence[Plan]) -> list[str]:
+    """A line for each kind of file and each folder that nobody reads, or reads otherwise than it looks. `singles` are
+    stage 1's datasets with their images."""
+    lines = [line for stage in stages for line in ignored_folders(stage.settings)]
+    joined = [character.subset for plan in plans for character in plan.characters]
+    lines += filter(None, map(unread_captions, joined))
+    first = next((stage for stage in stages if stage.composite is None), None)
+    latents = _cached_latents(first) if first else None
+    seen: dict[str, tuple[Subset, str | None]] = {subset.folder: (subset, None) for subset in joined}
+    for dataset in singles:
+        seen |= {subset.folder: (subset, latents) for subset in (*dataset.subsets, *dataset.regularization)}
+    for _, (subset, suffix) in sorted(seen.items()):
+        lines += left_out(subset, suffix)
+    return list(dict.fromkeys(lines))
+
+
+def _cached_latents(stage: Stage) -> str | None:
+    """How the names of the latents end that upstream keeps beside a stage's images; None where it keeps none."""
+    is_upstreams = stage.composite is None and stage.settings.get("cache_latents_to_disk")
+    return TRAINERS.get(stage.trainer, (1, None))[1] if is_upstreams else None
+
+
+def replaced_pictures(stage: Stage, before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """A line for each folder whose pictures changed since an earlier run, while upstream's latents of those may lie there.
+    `before` and `now` are digests by path."""
+    latents = _cached_latents(stage)
+    changed = [path for path, content in now.items() if before.get(path, content) != content and is_picture(path)]
+    return list(replaced(changed, latents)) if latents else []
 
 
 def with_images(datasets: Iterable[Dataset], plans: Sequence[Plan], skipped: Collection[str] = ()) -> list[Dataset]:

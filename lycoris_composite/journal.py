@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from lycoris_composite.errors import UserError
 from lycoris_composite.whole import cannot_write, write_whole
 
+LENGTH = ("max_train_epochs", "max_train_steps")  # the settings that say how long a stage trains; the first one wins
 _VERSION = 1
 
 
@@ -104,6 +105,17 @@ def changes(before: StageRecord, now: StageRecord) -> list[str]:
     if None not in (before.weights, now.weights) and before.weights != now.weights:
         found.append("the weights that it starts from: changed")
     return found
+
+
+def is_longer(before: StageRecord, now: StageRecord) -> bool:
+    """Whether a stage is to train more epochs, or more steps, than it was."""
+    (old_key, old), (new_key, new) = (_length(record.settings) for record in (before, now))
+    return old_key == new_key and new > old
+
+
+def _length(settings: Mapping[str, str]) -> tuple[str, int]:
+    key = next((key for key in LENGTH if key in settings), LENGTH[-1])
+    return key, int(settings.get(key, 1600))  # upstream's default of steps
 
 
 def _shown(value: str | None) -> str:

@@ -119,7 +119,7 @@ def _run(own: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> No
         _say(f"ignored: {line}")
     settings, trainer, stages, plans = checked.settings, checked.trainer, checked.stages, checked.plans
     for plan in plans:
-        names = ", ".join(f"{character.trigger} ({len(character.images)})" for character in plan.characters)
+        names = ", ".join(character.summary for character in plan.characters)
         _say(f"characters: {names}; {plan.composites} composites an epoch in {len(plan.sizes)} size(s)")
     with sole_run(checked.lock_file) if _is_main_process() else nullcontext():
         journal = Journal(checked.journal_file)
@@ -159,17 +159,20 @@ def _train(task: Task, sitting: Sitting, trainer: Any, journal: Journal, allow_p
 
 
 def _write_configs(stage: Stage, settings: config.Settings, plans: Sequence[Plan]) -> None:
-    stage = _with_prompts(stage)
-    if not settings.kohya.get("sample_prompts"):
-        single = parse_resolution(settings.kohya.get("resolution") or plans[0].canvas.size)
-        prompts = sample_prompts(plans[0], single)
+    if not stage.settings.get("sample_prompts"):
+        prompts = stage.prompts or _made_prompts(stage, settings, plans[0])
         write_whole(_prompts_file(stage), json.dumps(prompts, ensure_ascii=False, indent=1))
-        if stage.number == 1 and len(plans[0].characters) > MOST_CHARACTERS:
-            _say(f"sample prompts: the first {MOST_CHARACTERS} of {len(plans[0].characters)} characters")
+    stage = _with_prompts(stage)
     if stage.settings.get("dataset_config"):
         source = config.read_toml(Path(stage.settings["dataset_config"]))
         write_whole(stage.dataset_config_file, toml_text(dataset_config(stage, source, settings.stage2)))
     write_whole(stage.config_file, config_text(stage))
+
+
+def _made_prompts(stage: Stage, settings: config.Settings, plan: Plan) -> list[dict[str, Any]]:
+    if stage.number == 1 and len(plan.characters) > MOST_CHARACTERS:
+        _say(f"sample prompts: the first {MOST_CHARACTERS} of {len(plan.characters)} characters")
+    return sample_prompts(plan, parse_resolution(settings.kohya.get("resolution") or plan.canvas.size))
 
 
 def _with_prompts(stage: Stage) -> Stage:
@@ -179,7 +182,8 @@ def _with_prompts(stage: Stage) -> Stage:
 
 
 def _prompts_file(stage: Stage) -> Path:
-    return stage.output_dir / f"{stage.name.removesuffix('-stage1')}-prompts.json"
+    name = stage.name if stage.prompts else stage.name.removesuffix("-stage1")
+    return stage.output_dir / f"{name}-prompts.json"
 
 
 def _from_main_process(make: Callable[[], Any]) -> Any:

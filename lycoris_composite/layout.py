@@ -79,6 +79,22 @@ def _own_bucket(width: int, height: int, canvas: Canvas) -> Size:
     return max(step, width // step * step), max(step, height // step * step)
 
 
+def has_no_bucket(image_size: Size, canvas: Canvas) -> bool:
+    """Whether upstream, which with `no_upscale` cuts a size to the multiple, comes to a bucket of no width or height, or
+    divides by that."""
+    if canvas.bucket_range is None or not canvas.no_upscale:
+        return False
+    (width, height), step = image_size, canvas.multiple
+    if width * height <= canvas.area:
+        return min(image_size) < step
+    aspect = width / height
+    by_width, by_height = _cut(math.sqrt(canvas.area * aspect), step), _cut(math.sqrt(canvas.area / aspect), step)
+    beside_width = _cut(by_width / aspect, step)
+    if not (by_width and by_height and beside_width):
+        return True
+    return not _cut(by_height * aspect, step) and abs(by_width / beside_width - aspect) >= aspect
+
+
 def _cut(length: float, step: int) -> int:
     return int(length + 0.5) // step * step
 

@@ -76,8 +76,8 @@ def cast(plan: Plan, epoch: int) -> list[Cast]:
 def _tags(character: Character) -> tuple[tuple[str, int], ...]:
     """The commonest first, the trigger word left out."""
     rng = generator(0, 0, 0, "tags")  # one line of a multi-line caption, the same every time
-    counts = Counter(tag for caption in character.captions for tag in {*all_tags(caption, character.subset.rules, rng)})
-    del counts[character.trigger]
+    rules, without = character.subset.rules, character.spellings
+    counts = Counter(tag for caption in character.captions for tag in {*all_tags(caption, rules, rng, without)})
     return tuple(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
@@ -90,7 +90,25 @@ def kept_share(image_size: Size, panel_size: Size) -> float:
 def warnings(plan: Plan, seen: Sequence[Sample], is_all: bool, limit: int | None) -> list[str]:
     """What is worth a look before training, most important first. `seen` are the samples of all of training, or of its
     beginning."""
-    return [*_few_images(plan), *_cropped(plan), *_over_limit(seen, limit), *_one_sided(seen, is_all)]
+    return [
+        *map(_not_taught, untaught(plan)),
+        *_few_images(plan),
+        *_cropped(plan),
+        *_over_limit(seen, limit),
+        *_one_sided(seen, is_all),
+    ]
+
+
+def untaught(plan: Plan) -> list[Character]:
+    """Characters whose trigger word stands in none of their captions, so that stage 1 never shows it."""
+    return [one for one in plan.characters if one.found and not one.found.stands_in]
+
+
+def _not_taught(character: Character) -> str:
+    return (
+        f'"{character.trigger}" stands in no caption of {character.subset.folder}: stage 1 does not teach it, composites '
+        "alone do; write it into the captions."
+    )
 
 
 def _few_images(plan: Plan) -> Iterator[str]:

@@ -142,7 +142,8 @@ class Plan:
         self, composite: Composite, epoch: int, progress: Progress = NO_PROGRESS, budget: Budget | None = None
     ) -> CaptionParts | None:
         """What the caption is made of; None where it is dropped."""
-        panels = [panel_caption(p.caption, p.character.trigger, p.character.subset.rules) for p in composite.panels]
+        who = [(panel.caption, panel.character) for panel in composite.panels]
+        panels = [panel_caption(text, c.trigger, c.subset.rules, c.spellings) for text, c in who]
         rng = generator(self.seed, epoch, composite.index, "caption")
         return caption_parts(self.options.caption, panels, rng, epoch, progress, budget)
 

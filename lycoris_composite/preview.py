@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from lycoris_composite import config, pages, sheets
+from lycoris_composite.characters import Character
 from lycoris_composite.composites import Reading, composite_picture, read
 from lycoris_composite.costs import Cost
 from lycoris_composite.inputs import shortened
@@ -24,6 +25,7 @@ from lycoris_composite.whole import remove_leftovers, whole, write_whole
 
 _MOST_READ = 4000  # samples that the warnings look at, of as many epochs as that is, and that those shown are chosen from
 _MOST_BAD = 20
+_MOST_NAMED = 12  # characters on the sheet
 _PAGE_HEIGHT = 360  # of a picture on the page, in pixels
 
 
@@ -112,7 +114,7 @@ def page_of(shown: Preview) -> str:
         return pages.data_uri(sheets.scaled(picture, _PAGE_HEIGHT) if picture.height > _PAGE_HEIGHT else picture)
 
     title, totals = f"{shown.title}: preview", _totals(shown)
-    return pages.render("preview.html.j2", title=title, totals=totals, shown=shown, uri=uri, about=_about)
+    return pages.render("preview.html.j2", title=title, totals=totals, shown=shown, uri=uri, about=_about, folder=_folder)
 
 
 def _about(panel: Panel) -> str:
@@ -120,6 +122,10 @@ def _about(panel: Panel) -> str:
     cut = round(100 * (1 - kept_share(panel.image.size, panel.size)))
     done = f"{f', {cut} % cut off' if cut else ''}{', mirrored' if panel.flipped else ''}"
     return f"{'/'.join(Path(panel.image.path).parts[-2:])}, {panel.size[0]}×{panel.size[1]}{done}"
+
+
+def _folder(character: Character) -> str:
+    return Path(character.subset.folder).name
 
 
 def _totals(shown: Preview) -> str:
@@ -148,6 +154,7 @@ def sheet_of(shown: Preview) -> Image.Image:
     legend = [("name", "name "), ("left", "tags on the left "), ("right", "tags on the right")]
     head += [(sheets.wrapped([("warning", line)], _WIDTH - 2 * _MARGIN, text), text) for line in shown.warnings]
     head.append(([legend], text))
+    head.append((_who_is_who(shown, small), small))
     rows = _rows([_cell(sample, picture, shown.limit, small) for look in shown.looks for sample, picture in look.shown])
     heights = [max(cell.height for cell in row) for row in rows]
     top = _MARGIN + sum(len(lines) * sheets.line_height(own) for lines, own in head) + _GAP
@@ -163,6 +170,18 @@ def sheet_of(shown: Preview) -> Image.Image:
             left += cell.width + _GAP
         top += height + _GAP
     return sheet
+
+
+def _who_is_who(shown: Preview, font: Any) -> list[Any]:
+    """A line for each character: its trigger word, its folder, and how the one was found for the other."""
+    characters = list(dict.fromkeys(one.character for look in shown.looks for one in look.cast))
+    lines = [
+        sheets.wrapped([("name", f"{one.trigger} "), ("muted", f"{_folder(one)}: {one.how}")], _WIDTH - 2 * _MARGIN, font)
+        for one in characters[:_MOST_NAMED]
+    ]
+    if len(characters) > _MOST_NAMED:
+        lines.append([[("muted", f"and {len(characters) - _MOST_NAMED} more, which the page has")]])
+    return list(chain.from_iterable(lines))
 
 
 def _rows(cells: Sequence[Image.Image]) -> list[list[Image.Image]]:

@@ -1,8 +1,10 @@
-"""Prompt files as upstream's `load_prompts` reads them, as far as a picture of them shows it."""
+"""What `sample_prompts` names: prompt files as upstream's `load_prompts` reads them, as far as a picture shows it, or
+prompts themselves."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +13,12 @@ from typing import Any
 
 import toml
 
-_FLAGS = {"n": "negative_prompt", "w": "width", "h": "height", "d": "seed"}  # upstream's; others change nothing shown
+from lycoris_composite.errors import UserError
+
+# Upstream's, as far as pictures and the embedded trainer know them.
+_FLAGS = {"n": "negative_prompt", "w": "width", "h": "height", "d": "seed", "s": "sample_steps", "l": "scale"}
+_FILES = (".txt", ".toml", ".json")
+_SAMPLING = ("sample_every_n_steps", "sample_every_n_epochs", "sample_at_first")
 
 
 @dataclass(frozen=True)
@@ -22,6 +29,36 @@ class Prompt:
     negative: str = ""
     size: tuple[int, int] | None = None
     seed: int | None = None
+
+
+def given_prompts(value: Any) -> list[str]:
+    """The prompts that stand in a config in place of a file's name, one a line; empty where a file is named."""
+    lines = value if isinstance(value, list) else value.splitlines() if isinstance(value, str) else []
+    if not all(isinstance(line, str) for line in lines) or (isinstance(value, str) and _names_a_file(value)):
+        return []
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _names_a_file(value: str) -> bool:
+    """A prompt has spaces or commas, or nothing that looks like the end of a file's name."""
+    return value.endswith(_FILES) or os.path.isfile(value) or re.fullmatch(r"[^\s,]+\.\w{1,6}", value) is not None
+
+
+def prompt_file_error(settings: Mapping[str, Any], where: str) -> UserError | None:
+    """Why a file of prompts cannot be sampled from. Upstream goes on without samples, or stops at the first."""
+    value = settings.get("sample_prompts")
+    if not isinstance(value, str) or not any(settings.get(key) for key in _SAMPLING):
+        return None
+    path = Path(value)
+    if not path.is_file():
+        return UserError(f"{where} sample_prompts: {value} is not there; correct the path, or write the prompt itself.")
+    if path.suffix not in _FILES:
+        return UserError(f"{where} sample_prompts: {value} does not end in {', '.join(_FILES)}; rename it for what it holds.")
+    prompts = read_prompts(path)
+    if not prompts:
+        what = "holds no prompts" if prompts is not None else f"cannot be read as prompts in {path.suffix[1:]}"
+        return UserError(f"{where} sample_prompts: {value} {what}; write some, or leave sample_prompts out.")
+    return None
 
 
 def read_prompts(path: Path) -> list[Prompt] | None:
@@ -46,21 +83,27 @@ def _entries(path: Path) -> list[Any]:
     return entries
 
 
+def prompt_values(entry: Any) -> Mapping[str, Any]:
+    """An entry of a prompt file by upstream's names."""
+    return _of_line(entry) if isinstance(entry, str) else entry
+
+
 def _prompt(entry: Any) -> Prompt:
-    values: Mapping[str, Any] = _of_line(entry) if isinstance(entry, str) else entry
+    values = prompt_values(entry)
     width, height, seed = (_number(values.get(key)) for key in ("width", "height", "seed"))
     size = (width or 512, height or 512) if width or height else None
     return Prompt(str(values.get("prompt", "")), str(values.get("negative_prompt") or ""), size, seed)
 
 
-def _of_line(line: str) -> dict[str, str]:
+def _of_line(line: str) -> dict[str, Any]:
     """Upstream's `line_to_prompt_dict`: ` --` parts the flags, which may be written large, and the last one counts."""
     parts = line.split(" --")
-    values = {"prompt": parts[0]}
+    values: dict[str, Any] = {"prompt": parts[0]}
     for part in parts:
-        flag = re.match(r"(n) (.+)|([whd]) (\d+)", part, re.IGNORECASE)
+        flag = re.match(r"(n) (.+)|([whds]) (\d+)|(l) (\d+(?:\.\d+)?)", part, re.IGNORECASE)
         if flag:
-            values[_FLAGS[(flag[1] or flag[3]).lower()]] = flag[2] or flag[4]
+            letter, value = (group for group in flag.groups() if group is not None)
+            values[_FLAGS[letter.lower()]] = {"n": str, "l": float}.get(letter.lower(), int)(value)
     return values
 
 

@@ -46,7 +46,7 @@ def _common_tags(character: Character) -> list[str]:
     counts: Counter[str] = Counter()
     rng = generator(0, 0, 0, "sample tags")  # one line of a multi-line caption, the same every time
     for caption in character.captions:
-        counts.update({*all_tags(caption, character.subset.rules, rng)} - {character.trigger})
+        counts.update({*all_tags(caption, character.subset.rules, rng, character.spellings)})
     common = [tag for tag, count in counts.items() if count * 2 >= len(character.captions)]
     return sorted(common, key=lambda tag: (-counts[tag], tag))[:_MOST_TAGS]
 

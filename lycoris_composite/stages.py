@@ -8,15 +8,16 @@ import os
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import toml
 
-from lycoris_composite.config import SECRETS, Settings, check_value
+from lycoris_composite.config import SECRETS, Settings, check_value, without_empty
 from lycoris_composite.errors import UserError
 from lycoris_composite.plan import CompositeOptions
+from lycoris_composite.prompts import given_prompts
 from lycoris_composite.subsets import FLAG_NAMES
 
 DEFAULT_NAME = "last"  # upstream's, where output_name is missing
@@ -36,6 +37,7 @@ _COUNTS = (
 _FALLBACKS_WITHOUT_CUDA = {
     "xformers": (False, {"sdpa": True}, "sdpa attention instead of xformers"),
     "mem_eff_attn": (False, {"sdpa": True}, "sdpa attention instead of mem_eff_attn"),
+    "lowram": (False, {}, "the weights in main memory instead of lowram"),
     "full_fp16": (False, {}, "no full_fp16"),
     "full_bf16": (False, {}, "no full_bf16"),
     "fp8_base": (False, {}, "no fp8_base"),
@@ -46,13 +48,14 @@ _FALLBACKS_WITHOUT_CUDA = {
 @dataclass(frozen=True)
 class Stage:
     """One run of the upstream trainer. `composite` is None for single images; `weights_from` is the file whose
-    weights it starts from, and has to exist by then."""
+    weights it starts from, and has to exist by then; `prompts` are those that the config gives in place of a file."""
 
     number: int
     trainer: str
     settings: Mapping[str, Any]
     composite: CompositeOptions | None
     weights_from: Path | None = None
+    prompts: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -112,27 +115,49 @@ class Stage:
 
 def stages_of(settings: Settings, only: int | None = None) -> list[Stage]:
     """Both stages, or one. Stage 2 repeats stage 1 but for `[composite.stage2]`, its weights and its output."""
-    kohya = dict(settings.kohya)
-    if not kohya.get("output_dir"):
-        raise UserError(f"{settings.path}, output_dir: not set; name the folder for the trained files.")
-    check_value(kohya["output_dir"], str, f"{settings.path}, output_dir")
-    kohya["output_name"] = str(kohya.get("output_name") or DEFAULT_NAME)
-    if Path(kohya["output_name"]).name != kohya["output_name"] or not kohya["output_name"].isprintable():
-        raise UserError(f"{settings.path}, output_name: {kohya['output_name']!r} is no file name; put folders in output_dir.")
+    kohya = _with_output(settings.kohya, settings.path)
     if kohya.get("seed") is None:
         # Upstream would draw one in every process, and composites have to agree between them and after a resume.
         lasting = sorted((item for item in kohya.items() if item[0] not in (*_RESUME_KEYS, *SECRETS)), key=str)
         kohya["seed"] = zlib.crc32(repr(lasting).encode())
-    _check_values({**kohya, **settings.stage2}, settings.path)
-    _check_values(kohya, settings.path)
-    first = Stage(1, settings.trainer, {**kohya, "output_name": f"{kohya['output_name']}-stage1"}, None)
-    second = {**kohya, **settings.stage2}
+    if settings.stage2.get("network_weights"):
+        raise UserError(
+            f"{settings.path}, [composite.stage2] network_weights: stage 2 starts from what stage 1 has saved; leave it out "
+            "there, or set it for both, and stage 1 starts from it."
+        )
+    needed = {key: kohya[key] for key in ("output_dir", "output_name", "seed")}
+    # An empty text takes a key away from stage 2.
+    second = _with_output({**needed, **without_empty({**kohya, **settings.stage2})}, settings.path)
+    for one in (second, kohya):
+        _check_values(one, settings.path)
+    first = _stage(1, settings, {**kohya, "output_name": f"{kohya['output_name']}-stage1"})
     if only is None:
         second = {key: value for key, value in second.items() if key not in _RESUME_KEYS}
     second["network_weights"] = str(first.output)
     _check_second(second, settings.path)
-    stages = [first, Stage(2, settings.trainer, second, settings.composite, first.output)]
+    stages = [first, _stage(2, settings, second, settings.composite, first.output)]
+    if stages[1].output == first.output:
+        raise UserError(f"{settings.path}, [composite.stage2] output_name: is that of stage 1's file; choose another.")
     return stages if only is None else [stages[only - 1]]
+
+
+def _with_output(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The settings with an output name as text. Raises UserError where no file can have it, or there is no folder."""
+    if not settings.get("output_dir"):
+        raise UserError(f"{path}, output_dir: not set; name the folder for the trained files.")
+    check_value(settings["output_dir"], str, f"{path}, output_dir")
+    name = str(settings.get("output_name") or DEFAULT_NAME)
+    if Path(name).name != name or not name.isprintable():
+        raise UserError(f"{path}, output_name: {name!r} is no file name; put folders in output_dir.")
+    return {**settings, "output_name": name}
+
+
+def _stage(number: int, settings: Settings, values: dict[str, Any], *rest: Any) -> Stage:
+    """A stage of these values, whose prompts are taken out where they are no file's name."""
+    prompts = tuple(given_prompts(values.get("sample_prompts")))
+    if prompts:
+        values = {key: value for key, value in values.items() if key != "sample_prompts"}
+    return replace(Stage(number, settings.trainer, values, *(rest or (None,))), prompts=prompts)
 
 
 def _check_values(settings: Mapping[str, Any], path: Path) -> None:
@@ -199,9 +224,13 @@ def toml_text(tables: Mapping[str, Any]) -> str:
 
 
 def dataset_config(stage: Stage, source: Mapping[str, Any], stage2: Mapping[str, Any]) -> dict[str, Any]:
-    """The stage's dataset_config: the source's, in stage 2 overridden and with a composite table for each dataset."""
+    """The stage's dataset_config: the source's, in stage 2 overridden and with a composite table for each dataset. Stage
+    1's has no `trigger`, so that plain upstream reads it."""
     if stage.composite is None:
-        return copy.deepcopy(dict(source))
+        config = copy.deepcopy(dict(source))
+        for subset in (subset for dataset in config.get("datasets", []) for subset in dataset.get("subsets", [])):
+            subset.pop("trigger", None)
+        return config
     config = overridden_datasets(source, stage2)
     for dataset in config.get("datasets", []):
         dataset["composite"] = asdict(stage.composite)

@@ -7,7 +7,8 @@ found in a second and not when stage 2 begins. Options fall back as upstream's d
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import chain
 from pathlib import Path
@@ -17,8 +18,9 @@ from lycoris_composite.captions import CaptionRules
 from lycoris_composite.characters import Subset, characters_of, read_subset
 from lycoris_composite.config import check_value, read_toml
 from lycoris_composite.errors import UserError
-from lycoris_composite.images import list_images
+from lycoris_composite.images import is_picture, list_images, pictures_below
 from lycoris_composite.layout import Canvas
+from lycoris_composite.leftout import some
 from lycoris_composite.plan import CompositeOptions, Plan
 
 _LONGEST_SIDE = 65_536  # pixels; no picture is larger, and lists of buckets grow with it
@@ -26,7 +28,7 @@ OPTION_TYPES: dict[str, type] = {
     **{rule.name: str if rule.default is None else type(rule.default) for rule in fields(CaptionRules)},
     **dict.fromkeys(("batch_size", "num_repeats", "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps"), int),
     **dict.fromkeys(("enable_bucket", "bucket_no_upscale", "flip_aug", "is_reg"), bool),
-    **dict.fromkeys(("class_tokens", "caption_extension"), str),
+    **dict.fromkeys(("class_tokens", "caption_extension", "trigger"), str),
     "token_warmup_step": float,
 }
 _OTHER_TYPES: dict[str, type] = {
@@ -36,16 +38,28 @@ _OTHER_TYPES: dict[str, type] = {
     "validation_split": float,
 }
 # `train_batch_size` and `dataset_repeats` are called so among kohya's flags, and otherwise in dataset_config files.
+# By upstream's script: what bucket_reso_steps has to be a multiple of (its `verify_bucket_reso_steps`; v0.10.1 wants 32 for
+# Lumina), and how the names of its cache files of latents end.
+TRAINERS = {
+    "train_network": (64, "_sd.npz"),
+    "sdxl_train_network": (32, "_sdxl.npz"),
+    "sd3_train_network": (32, "_sd3.npz"),
+    "flux_train_network": (32, "_flux.npz"),
+    "hunyuan_image_train_network": (32, "_hi.npz"),
+    "lumina_train_network": (16, "_lumina.npz"),
+    "anima_train_network": (16, "_anima.npz"),
+}
 FLAG_NAMES = {"batch_size": "train_batch_size", "num_repeats": "dataset_repeats"}
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """One of kohya's datasets: what limits a composite, and the subsets that are no regularization."""
+    """One of kohya's datasets: what limits a composite, and the subsets that show characters and that are regularization."""
 
     canvas: Canvas
     batch_size: int
     subsets: tuple[Subset, ...]
+    regularization: tuple[Subset, ...] = ()
 
 
 def datasets_of(settings: Mapping[str, Any], aspect: str, config: Mapping[str, Any] | None = None) -> list[Dataset]:
@@ -60,7 +74,10 @@ def datasets_of(settings: Mapping[str, Any], aspect: str, config: Mapping[str, A
     folder = settings.get("train_data_dir")
     if not folder:
         raise UserError("train_data_dir: not set; name the folder of <repeats>_<character> folders, or a dataset_config.")
-    return [_dataset([settings], _folders(Path(folder)), aspect)]
+    subsets = _folders(Path(folder), "train_data_dir")
+    if settings.get("reg_data_dir"):
+        subsets += [{**subset, "is_reg": True} for subset in _folders(Path(settings["reg_data_dir"]), "reg_data_dir")]
+    return [_dataset([settings], subsets, aspect)]
 
 
 def check_types(settings: Mapping[str, Any], where: str) -> None:
@@ -77,32 +94,79 @@ def plan_of(dataset: Dataset, options: CompositeOptions, seed: int, skipped: Col
     return Plan(characters, dataset.canvas, options, dataset.batch_size, seed)
 
 
-def _folders(folder: Path) -> list[dict[str, Any]]:
+def check_buckets(datasets: Sequence[Dataset], trainer: str) -> None:
+    """Raises UserError for bucket_reso_steps that upstream's script asserts against once it has started."""
+    steps, _ = TRAINERS.get(trainer, (1, ""))
+    for dataset in datasets:
+        if dataset.canvas.bucket_range is not None and dataset.canvas.multiple % steps:
+            raise UserError(
+                f"bucket_reso_steps: {dataset.canvas.multiple} is no multiple of {steps}, which {trainer} needs; "
+                f"give {steps}, or leave it out."
+            )
+
+
+def _folders(folder: Path, key: str) -> list[dict[str, Any]]:
     """Upstream's `generate_dreambooth_subsets_config_by_subdirs`, but sorted."""
     if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; correct train_data_dir.")
-    subsets = []
-    for path in sorted(path for path in folder.iterdir() if path.is_dir() and _repeats(path)):
-        subsets.append({"image_dir": str(path), "num_repeats": _repeats(path), "class_tokens": path.name.partition("_")[2]})
+        raise UserError(f"{folder}: no such folder; correct {key}.")
+    inner = sorted(path for path in folder.iterdir() if path.is_dir())
+    subsets = [
+        {"image_dir": str(path), "num_repeats": _repeats(path), "class_tokens": path.name.partition("_")[2]}
+        for path in inner
+        if _repeats(path)
+    ]
     if not subsets:
-        raise UserError(f"{folder}: no <repeats>_<character> folders in it, such as 10_rin; rename the characters' folders.")
+        raise UserError(
+            f"{folder}: no <repeats>_<character> folders in it, such as 10_rin; {_how_to_have_some(folder, inner, key)}."
+        )
     return subsets
 
 
+def _how_to_have_some(folder: Path, inner: Sequence[Path], key: str) -> str:
+    """What to do about a folder that is one level too high or too low, or whose folders have other names."""
+    for path in inner:
+        if any(one.is_dir() and _repeats(one) for one in path.iterdir()):
+            return f"{path} has some, so set {key} to that"
+    if _repeats(folder) and list_images(folder):
+        return f"it holds pictures itself, so set {key} to the folder above it, {folder.parent}"
+    return "rename the characters' folders"
+
+
 def ignored_folders(settings: Mapping[str, Any]) -> list[str]:
-    """A line for each folder of images in train_data_dir that upstream passes over for its name."""
-    folder = Path(settings.get("train_data_dir") or "")
-    if settings.get("dataset_config") or not settings.get("train_data_dir") or not folder.is_dir():
-        return []
-    found = (path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith("."))
-    others = [path for path in found if not _repeats(path) and list_images(path)]
-    return [f"{path}: not trained on; name it <repeats>_<character>, such as 10_{path.name}." for path in others]
+    """A line for each folder of images that upstream passes over for its name, and for images that lie in none."""
+    keys = () if settings.get("dataset_config") else ("train_data_dir", "reg_data_dir")
+    folders = [Path(settings[key]) for key in keys if settings.get(key)]
+    return [line for folder in folders if folder.is_dir() for line in _ignored_in(folder)]
+
+
+def _ignored_in(folder: Path) -> Iterator[str]:
+    inner = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    direct = [path.name for path in inner if is_picture(path.name) and path.is_file()]
+    if direct:
+        yield (
+            f"{folder}: {len(direct):,} picture(s) in it are not trained on: {some(direct)}; "
+            "put them into <repeats>_<character> folders."
+        )
+    for path in inner:
+        pictures = pictures_below(path) if path.is_dir() and not _repeats(path) else []
+        if pictures:
+            yield (
+                f"{path}: its {len(pictures):,} picture(s) are not trained on; name it <repeats>_<character>, such as "
+                f"10_{_without_repeats(path.name)}."
+            )
+
+
+def _without_repeats(name: str) -> str:
+    """A folder's name without what was meant for repeats: `0_ana`, `1.5_ana`, `10-ana`."""
+    return re.sub(r"^[-+\d.,x]*[ _-]+", "", name) or "name"
 
 
 def _repeats(folder: Path) -> int:
     """What a folder's name says; 0 where upstream passes it over."""
-    repeats, _, _ = folder.name.partition("_")
-    return int(repeats) if repeats.isdecimal() else 0
+    try:
+        return max(0, int(folder.name.split("_")[0]))
+    except ValueError:
+        return 0
 
 
 def _tables(config: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> list[tuple[list, list]]:
@@ -115,7 +179,7 @@ def _tables(config: Mapping[str, Any], settings: Mapping[str, Any], path: Path) 
                 f"{path}: has a composite table of its own; run it with `lycoris-composite run`, "
                 "or remove the table and let [composite] make stage 2."
             )
-        subsets = [subset for subset in dataset.get("subsets", []) if not subset.get("is_reg")]
+        subsets = dataset.get("subsets", [])
         for subset in subsets:
             if not isinstance(subset.get("image_dir"), str):
                 raise UserError(f"{path}: a [[datasets.subsets]] without image_dir; name its folder.")
@@ -157,16 +221,22 @@ def _dataset(levels: Sequence[Mapping[str, Any]], subsets: Sequence[Mapping[str,
     smallest, largest = positive("min_bucket_reso", 256), positive("max_bucket_reso", 1024)
     # rounded to the multiple as upstream's adjust_min_max_bucket_reso_by_steps does
     bounds = (smallest - smallest % multiple, -(-largest // multiple) * multiple) if bucketed else None
+    no_upscale = bucketed and bool(option("bucket_no_upscale", False))
     canvas = Canvas(
         size=_fitting_size(parse_resolution(option("resolution")), multiple, bounds),
         multiple=multiple,
         bucket_range=bounds,
-        no_upscale=bucketed and bool(option("bucket_no_upscale", False)),
+        no_upscale=no_upscale,
         aspect=aspect,
     )
-    read = [_subset([subset, *levels]) for subset in subsets]
+    if bucketed and smallest < multiple and not no_upscale:  # upstream would begin its list of buckets at 0
+        raise UserError(f"min_bucket_reso: {smallest} is below bucket_reso_steps, {multiple}; give {multiple} or more.")
+    batch_size = positive("batch_size", 1)
     # upstream ignores a subset with fewer repeats than one
-    return Dataset(canvas, positive("batch_size", 1), tuple(subset for subset in read if subset.repeats > 0))
+    read = [(_subset([subset, *levels]), bool(subset.get("is_reg"))) for subset in subsets]
+    characters = tuple(subset for subset, is_reg in read if subset.repeats > 0 and not is_reg)
+    regularization = tuple(subset for subset, is_reg in read if subset.repeats > 0 and is_reg)
+    return Dataset(canvas, batch_size, characters, regularization)
 
 
 def _fitting_size(size: tuple[int, int], multiple: int, bounds: tuple[int, int] | None) -> tuple[int, int]:
@@ -196,6 +266,7 @@ def _subset(levels: Sequence[Mapping[str, Any]]) -> Subset:
         caption_extension=extension if extension.startswith(".") else f".{extension}",
         rules=CaptionRules(**rules),
         flip_aug=bool(_fall_back("flip_aug", levels, False)),
+        trigger=levels[0].get("trigger"),
         held_out=_fall_back("validation_split", levels[1:], 0.0),
         held_out_seed=_fall_back("validation_seed", levels[1:], 0),
     )

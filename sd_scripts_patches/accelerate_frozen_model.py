@@ -3,7 +3,7 @@
 Why: upstream prepares the frozen U-Net and text encoder. On several GPUs accelerate skips them, on several CPU
 processes it wraps them, which DistributedDataParallel refuses.
 Until: accelerate asks the same question on CPUs.
-Fits: accelerate 1.6.0. Checked: the method's parameters.
+Fits: accelerate 1.6.0. Checked: the method's parameters; that `prepare` comes to it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from typing import Any
 
 from accelerate import Accelerator, DistributedType
 
-from sd_scripts_patches.tools import Undo, replace, require, require_parameters
+from sd_scripts_patches.tools import Undo, replace, require, require_call, require_parameters
 
 
 def check() -> None:
     require(DistributedType, "MULTI_CPU")
     require(Accelerator, "prepare_model")
+    require_call(Accelerator._prepare_one, "prepare_model")
     require_parameters(Accelerator.prepare_model, "model", "device_placement", "evaluation_mode")
 
 

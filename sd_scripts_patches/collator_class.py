@@ -1,9 +1,11 @@
-"""train_util.collator_class, wrapped so that the shared counters it is given, epoch and step, become known.
+"""The collator_class that NetworkTrainer.train looks up, wrapped so that the shared counters it is given, epoch and
+step, become known.
 
 Why: the collator tells a dataset its epoch only after a batch was fetched, so a worker's first batch of an epoch
 would be made for the epoch before (a persistent worker) or for none at all (a new one).
 Until: upstream sets the epoch before the first fetch.
-Fits: v0.10.0, v0.10.1, 48d368fa. Checked: its parameters; the trainers look it up in train_util.
+Fits: v0.10.1, v0.10.6, v0.11.1, c162e90. Checked: its parameters;
+that the trainer looks it up, wherever it is defined.
 """
 
 from __future__ import annotations
@@ -11,22 +13,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from library import train_util
+from train_network import NetworkTrainer
 
-from sd_scripts_patches.tools import Undo, replace, require, require_parameters
+from sd_scripts_patches.tools import Undo, looked_up, replace_everywhere, require, require_parameters
 
 
 def check() -> None:
-    require(train_util, "collator_class")
-    require_parameters(train_util.collator_class, "epoch", "step", "dataset")
+    require(NetworkTrainer, "train")
+    require_parameters(_original(), "epoch", "step", "dataset")
+
+
+def _original() -> Any:
+    return looked_up(NetworkTrainer.train, "collator_class")
 
 
 def apply(on_counters: Callable[[Any, Any], None]) -> Undo:
     """Calls `on_counters` with the two `multiprocessing.Value`s whenever a collator is made."""
-    original = train_util.collator_class
+    original = _original()
 
     def collator_class(epoch: Any, step: Any, dataset: Any) -> Any:
         on_counters(epoch, step)
         return original(epoch, step, dataset)
 
-    return replace(train_util, "collator_class", collator_class)
+    return replace_everywhere("collator_class", original, collator_class)

@@ -3,7 +3,7 @@ that a `[datasets.composite]` table is read, checked and handed to the dataset, 
 
 Why: upstream's schema and params name every option, so a table it does not know is an error and never arrives.
 Until: upstream hands unknown dataset options through, or lets a dataset class register options of its own.
-Fits: v0.10.0, v0.10.1, 48d368fa. Checked: the schema is a dict on the class, the params are a dataclass whose fields
+Fits: v0.10.1, v0.10.6, v0.11.1, c162e90. Checked: the schema is a dict on the class, the params are a dataclass whose fields
 are the dataset's arguments less `subsets` and `is_training_dataset`, the dataset is looked up as a global.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from library import config_util
 
-from sd_scripts_patches.tools import Misfit, Undo, all_of, replace, require
+from sd_scripts_patches.tools import Misfit, Undo, all_of, looked_up, replace, require
 
 _GIVEN_APART = {"self", "subsets", "is_training_dataset"}
 
@@ -27,8 +27,12 @@ def check() -> None:
     arguments = set(inspect.signature(config_util.DreamBoothDataset.__init__).parameters)
     if fields != arguments - _GIVEN_APART or "is_training_dataset" not in arguments:
         raise Misfit(f"DreamBoothDataset takes {sorted(arguments)}, its params hold {sorted(fields)}")
-    if "DreamBoothDataset" not in config_util.generate_dataset_group_by_blueprint.__code__.co_names:
-        raise Misfit("generate_dataset_group_by_blueprint no longer looks up DreamBoothDataset")
+    for caller, name in (
+        (config_util.generate_dataset_group_by_blueprint, "DreamBoothDataset"),
+        (config_util.BlueprintGenerator.generate, "DreamBoothDatasetParams"),
+    ):
+        if looked_up(caller, name) is not getattr(config_util, name):
+            raise Misfit(f"{caller.__qualname__} looks up another {name} than config_util's")
 
 
 def apply(dataset_class: type, composite_schema: Any) -> Undo:

@@ -3,14 +3,15 @@
 Why: from 4.0.0 on the default preset names `time_embedding.linear_1` and also targets the class TimestepEmbedding,
 added for another architecture, so every SD 1.x U-Net fails with "duplicated lora name".
 Until: LyCORIS leaves out what a name has matched already.
-Fits: LyCORIS 3.4.0 (no double match, nothing changes) and 4.1.3. Checked: the class, its two lists, the parameter.
+Fits: LyCORIS 3.4.0 (no double match, nothing changes), 4.0.0 and 4.1.3. Checked: the class, its two lists and that it
+reads them when it is made, the parameter.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from sd_scripts_patches.tools import Undo, replace, require, require_parameters
+from sd_scripts_patches.tools import Undo, replace, require, require_call, require_parameters
 
 _CLASS = "TimestepEmbedding"
 
@@ -18,6 +19,7 @@ _CLASS = "TimestepEmbedding"
 def check() -> None:
     network = _network_class()
     require(network, "UNET_TARGET_REPLACE_MODULE", "UNET_TARGET_REPLACE_NAME")
+    require_call(network.__init__, "UNET_TARGET_REPLACE_MODULE")
     require_parameters(network.__init__, "text_encoder", "unet")
 
 

@@ -3,7 +3,8 @@
 Why: upstream's disk caches (latents, text encoder outputs) go through it under their final names; a kill in between
 leaves a torn cache that every later run stops at.
 Until: upstream writes its caches aside and renames them.
-Fits: numpy 1.26 to 2.4, all upstream versions. Checked: upstream's strategies look it up as `np.savez`.
+Fits: numpy 1.26 to 2.4, all upstream versions. Checked: that
+upstream's latent caches look it up.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy
-from library import strategy_base
+from library.strategy_base import LatentsCachingStrategy
 
-from sd_scripts_patches.tools import Misfit, Undo, replace, require
+from sd_scripts_patches.tools import Misfit, Undo, looked_up, replace, require
 
 
 def check() -> None:
     require(numpy, "savez")
-    if getattr(strategy_base, "np", None) is not numpy:
-        raise Misfit("library.strategy_base no longer saves caches with numpy")
+    require(LatentsCachingStrategy, "save_latents_to_disk")
+    if looked_up(LatentsCachingStrategy.save_latents_to_disk, "savez") is not numpy.savez:
+        raise Misfit("LatentsCachingStrategy.save_latents_to_disk no longer saves with numpy")
 
 
 def apply(whole: Callable[[str], AbstractContextManager[Path]]) -> Undo:

@@ -1,10 +1,11 @@
 """original_unet's BLOCK_OUT_CHANNELS, TIMESTEP_INPUT_DIM and TIME_EMBED_DIM, set to a diffusers model's own widths
-while upstream's train_util._load_target_model builds its U-Net.
+while upstream's _load_target_model builds its U-Net.
 
 Why: upstream hard-codes SD 1.x's widths, so small models for tests and miniatures do not load. They are read only
-while a U-Net is built. The loader is private; the public load_target_model calls it by that global, per process.
+while a U-Net is built. The loader is private; the public load_target_model, which the trainer calls, looks it up per process.
 Until: upstream takes the widths from the model's config.
-Fits: v0.10.0, v0.10.1, 48d368fa. Checked: the constants, the loader and its first parameter.
+Fits: v0.10.1, v0.10.6, v0.11.1, c162e90. Checked: the constants, and that
+the U-Net reads them; the loader and its first parameter, and that the trainer comes to it.
 """
 
 from __future__ import annotations
@@ -13,19 +14,26 @@ import json
 from pathlib import Path
 from typing import Any
 
-from library import original_unet, train_util
+from library import original_unet
+from train_network import NetworkTrainer
 
-from sd_scripts_patches.tools import Undo, all_of, replace, require, require_parameters
+from sd_scripts_patches.tools import Undo, all_of, looked_up, replace, replace_everywhere, require, require_parameters
 
 
 def check() -> None:
     require(original_unet, "BLOCK_OUT_CHANNELS", "TIMESTEP_INPUT_DIM", "TIME_EMBED_DIM")
-    require(train_util, "_load_target_model")
-    require_parameters(train_util._load_target_model, "args")
+    for name in ("BLOCK_OUT_CHANNELS", "TIMESTEP_INPUT_DIM", "TIME_EMBED_DIM"):
+        looked_up(original_unet.UNet2DConditionModel.__init__, name)
+    require(NetworkTrainer, "load_target_model")
+    require_parameters(_original(), "args")
+
+
+def _original() -> Any:
+    return looked_up(looked_up(NetworkTrainer.load_target_model, "load_target_model"), "_load_target_model")
 
 
 def apply() -> Undo:
-    original = train_util._load_target_model
+    original = _original()
 
     def load_target_model(args: Any, *rest: Any, **kwargs: Any) -> Any:
         undo = _set_widths(_block_widths(args.pretrained_model_name_or_path))
@@ -34,7 +42,7 @@ def apply() -> Undo:
         finally:
             undo()
 
-    return replace(train_util, "_load_target_model", load_target_model)
+    return replace_everywhere("_load_target_model", original, load_target_model)
 
 
 def _block_widths(model: str) -> tuple[int, ...]:

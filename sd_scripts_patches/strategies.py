@@ -3,7 +3,7 @@
 Why: each refuses to be set twice in one process, and two stages in one process set them twice. The public
 `set_strategy` is what refuses, so the underscored attribute is the only way.
 Until: upstream can train twice in a process.
-Fits: v0.10.0, v0.10.1, 48d368fa. Checked: the classes and their attribute.
+Fits: v0.10.1, v0.10.6, v0.11.1, c162e90. Checked: the classes and their attribute.
 """
 
 from __future__ import annotations

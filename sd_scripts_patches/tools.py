@@ -1,9 +1,13 @@
-"""What all patches share: replacing an attribute so that it can be taken back, and saying why one does not fit."""
+"""What all patches share: finding what upstream's code will look up, replacing it there so that it can be taken back, and
+saying why a patch does not fit."""
 
 from __future__ import annotations
 
+import dis
 import inspect
-from collections.abc import Callable, Iterable
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from types import CodeType, ModuleType
 from typing import Any
 
 Undo = Callable[[], None]
@@ -27,6 +31,70 @@ def require_parameters(function: Callable, *names: str) -> None:
     for name in names:
         if name not in known:
             raise Misfit(f"{function.__module__}.{function.__qualname__} no longer takes {name}")
+
+
+def require_call(function: Callable, method: str) -> None:
+    """Raises Misfit unless the function's code names the method."""
+    if not any(method in code.co_names for code in _with_nested(inspect.unwrap(function).__code__)):
+        raise Misfit(f"{function.__module__}.{function.__qualname__} no longer calls {method}")
+
+
+def looked_up(caller: Callable, name: str) -> Any:
+    """What `caller` finds under a name when it runs: as a global of its own module, or as an attribute of a module that is
+    one (`dataset_util.collator_class`). Raises Misfit where it looks no such name up, or finds different things."""
+    found = list(_lookups(inspect.unwrap(caller), name))
+    if not found or any(one is not found[0] for one in found):
+        how = "no longer looks up" if not found else "finds different things under"
+        raise Misfit(f"{caller.__module__}.{caller.__qualname__} {how} {name}")
+    return found[0]
+
+
+def _lookups(function: Any, name: str) -> Iterator[Any]:
+    for code in _with_nested(function.__code__):
+        imported: dict[str, Any] = {}  # by the function itself, under local names
+        module = thing = None  # the module imported from, and what the instruction before has put there
+        for instruction in dis.get_instructions(code):
+            kind, value = instruction.opname, instruction.argval
+            if kind == "IMPORT_NAME":
+                module = thing = sys.modules.get(value)
+            elif kind == "IMPORT_FROM":
+                thing = getattr(module, value, None)
+            elif kind == "STORE_FAST" and thing is not None:
+                imported[value], thing = thing, None
+            elif kind.startswith(("LOAD_GLOBAL", "LOAD_FAST")):
+                thing = (function.__globals__ if kind.startswith("LOAD_GLOBAL") else imported).get(value)
+                if value == name and thing is not None:
+                    yield thing
+            elif kind in ("LOAD_ATTR", "LOAD_METHOD") and value == name and hasattr(thing, name):
+                yield getattr(thing, name)
+            elif kind not in ("PRECALL", "PUSH_NULL"):
+                thing = None
+
+
+def _with_nested(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _with_nested(constant)
+
+
+def replace_everywhere(name: str, old: Any, new: Any) -> Undo:
+    """Sets `new` wherever a loaded module has `old` under this name: where it is defined, and where `from … import` has
+    copied it. The undo also reaches what was imported meanwhile, and so copied `new`."""
+    undo = all_of(replace(module, name, new) for module in _holders(name, old))
+
+    def undo_everywhere() -> None:
+        undo()
+        for module in _holders(name, new):
+            setattr(module, name, old)
+
+    return undo_everywhere
+
+
+def _holders(name: str, thing: Any) -> list[ModuleType]:
+    return [
+        module for module in list(sys.modules.values()) if isinstance(module, ModuleType) and vars(module).get(name) is thing
+    ]
 
 
 def replace(owner: Any, name: str, new: Any) -> Undo:

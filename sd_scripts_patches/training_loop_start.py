@@ -4,7 +4,7 @@ Why: a resumed run counts its steps from zero, or from the interrupted epoch's f
 its checkpoints get wrong names and it trains past `max_train_steps`; with gradient accumulation it mistakes batches
 for steps. `train` is one function, and what it counts with are its local variables: no method can reach them.
 Until: upstream goes on from the step that its state says.
-Fits: v0.10.0, v0.10.1, 48d368fa. Checked: the function makes its progress bar once, and has the variables by name.
+Fits: v0.10.1, v0.10.6, v0.11.1, c162e90. Checked: the function makes its progress bar once, and has the variables by name.
 """
 
 from __future__ import annotations

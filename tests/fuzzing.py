@@ -84,6 +84,43 @@ names = st.one_of(
 )  # fmt: skip
 
 
+# What taggers, GUIs and forum posts write.
+TAGS = ("1girl", "1boy", "2girls", "solo", "hat", "smile", "rin", "mio", "Rin", "rin_(series)", "rin \\(series\\)", "masterpiece", "best quality",
+        "{rin|mio}", "looking at viewer", "", " ", "COMPOSITE", "|||", "a" * 300, "凛", "__name__", "(hat:1.2)", "1girl/1boy", "\n", ", ,")  # fmt: skip
+EXPORTED: dict[str, tuple[Any, ...]] = {
+    "vae": ("", "None", 0), "logging_dir": ("", "logs"), "resume": ("",), "network_weights": ("", "no.safetensors"), "sample_prompts":
+    ("", "rin, hat", "p.txt", "p.text", ["rin", "mio"], [], ["rin", 1]), "max_token_length": (75, "75", 150, 225, 100), "dynamo_backend":
+    ("no", "NO", "inductor", "x"), "save_precision": ("fp32", "float", ""), "sample_sampler": ("DPM++ 2M", "euler_a", ""), "lr_scheduler_type":
+    ("", "CosineAnnealingLR"), "log_with": ("", "tensorboard"), "max_train_epochs": ("", 0, 1), "caption_extension": ("", "txt"), "seed":
+    ("", "1234", 0), "mixed_precision": ("", "no", "fp16", "None"), "huber_schedule": ("snr", ""), "loss_type": ("l2", "", "l3"), "keep_tokens":
+    ("", "1", 0), "text_encoder_lr": ([], [1e-4], "", 0, [1e-4, 1e-4]), "lr_warmup_steps": (0, 0.1, 100, "", -1), "clip_skip": ("", 1, 2), "optimizer_args":
+    ("", []), "network_args": ("", []), "sample_every_n_epochs": (0, 1, ""), "save_every_n_steps": (0, ""), "v2": ("", "false"), "resolution":
+    ("512,512", "512x512", "", [128, 128]), "min_snr_gamma": (0, 5, ""), "noise_offset": ("", 0, 0.1), "adaptive_noise_scale": (0, 0.1, ""),
+    "bucket_reso_steps": (32, 1, 64, ""), "min_bucket_reso": (32, 64, ""), "bucket_no_upscale": (True, ""), "train_inpainting": (True,),
+    "skip_image_resolution": ("512,512", "", 1), "network_dim": ("", 4, 0, 320), "network_alpha": ("", 0, "1", 128), "torch_compile": (True, ""),
+    "network_dropout": (0, 0.5, ""), "dim_from_weights": (True,), "scale_weight_norms": (0, 1.0), "deepspeed": (True,), "unit": ("",),
+}  # fmt: skip
+NETWORK_ARGS = ("algo=loha", "algo=dylora", "algo=locon", "algo=full", "algo=ia3", "algo=lokr", "algo=LoHa", "algo=", "algo", "preset=full",
+                "preset=attn_mlp", "preset=attn-mlp", "preset=/", "conv_dim=0", "conv_dim=abc", "conv_dim=-1", "conv_dim=99999999", "conv_alpha=x", "block_size=3",
+                "factor=-1", "factor=x", "dropout=2", "dropout=-1", "train_norm=maybe", "use_tucker=True", "=", "=1", "a:b", "agol=loha", "conv dim=1", "rs_lora=1",
+                "loraplus_lr_ratio=16", "loraplus_lr_ratio=x", "dora_wd=true", "unit=3", "down_lr_weight=1,2", "constraint=nan")  # fmt: skip
+NETWORK_MODULES = (
+    "lycoris.kohya",
+    "networks.lora",
+    "networks.loha",
+    "networks.dylora",
+    "networks.oft",
+    "lycoris",
+    "lycoris.kohay",
+    "os",
+    "",
+)
+OPTIMIZERS = ("AdamW", "adamw", "AdamW8bit", "Adafactor", "Prodigy", "DAdaptAdam", "Lion", "SGDNesterov", "RAdamScheduleFree", "SGD", "LBFGS",
+              "torch.optim.Adam", "pytorch_optimizer.CAME", "no.such", "Adam W", ".", "NAdam", "SparseAdam", "Lamb")  # fmt: skip
+OPTIMIZER_ARGS = ("weight_decay=0.1", "weight_decay:0.1", "betas=0.9,0.99", "betas=(0.9,)", "decouple=True", "eps=abc", "lr=1", "=", "foo=1", "momentum=0.9",
+                  "relative_step=False", "scale_parameter=False", "warmup_init=True", "d_coef=2", "fused=True", "weight_decay=__import__('os')")  # fmt: skip
+SCHEDULERS = ("constant", "cosine", "linear", "cosine_with_restarts", "polynomial", "constant_with_warmup", "piecewise_constant", "adafactor:1e-4",
+              "adafactor", "warmup_stable_decay", "inverse_sqrt", "cosine_with_min_lr", "Cosine", "rex")  # fmt: skip
 SPOILS = ["caption", "image", "cut", "flip", "name", "folder", "link", "aspect", "jpg", "webp", "bmp", "gif", "tiff", "chunk"]
 DATASET_KEYS = ("resolution", "batch_size", "enable_bucket", "min_bucket_reso", "subsets", "image_dir", "num_repeats", "keep_tokens",
                 "class_tokens", "caption_extension", "is_reg", "flip_aug", "caption_separator", "composite", "datasets", "nothing")  # fmt: skip
@@ -100,6 +137,40 @@ class Case:
     spoil: tuple[str, str, bytes, int] | None = None  # what, a name, bytes, a number
     dataset: tuple[str, dict[str, Any]] | None = None  # which table of a dataset_config, and what is set in it
     flags: tuple[str, ...] = ()
+    tags: tuple[tuple[str, ...], ...] = ()  # captions in turn, of all folders
+    mark: bool = False  # whether the config begins with a byte order mark
+
+
+def exported(keys: tuple[str, ...] = tuple(EXPORTED)) -> st.SearchStrategy[dict[str, Any]]:
+    """Some of a GUI's fields, filled in as GUIs do."""
+    fields = [st.tuples(st.just(key), st.sampled_from(EXPORTED[key])) for key in keys]
+    return st.lists(st.one_of(fields), min_size=1, max_size=6).map(dict)
+
+
+networks = st.fixed_dictionaries(
+    {"network_args": st.lists(st.sampled_from(NETWORK_ARGS), max_size=4)},
+    optional={
+        "network_module": st.sampled_from(NETWORK_MODULES),
+        "network_dim": st.sampled_from((1, 4, 8, 64, 100_000, 10**9)),
+        "network_alpha": st.sampled_from((0, 0.5, 1, 64)),
+        "network_train_unet_only": st.booleans(),
+        "network_train_text_encoder_only": st.booleans(),
+        "dim_from_weights": st.booleans(),
+    },
+)
+optimizers = st.fixed_dictionaries(
+    {"optimizer_type": st.sampled_from(OPTIMIZERS), "optimizer_args": st.lists(st.sampled_from(OPTIMIZER_ARGS), max_size=3)},
+    optional={
+        "lr_scheduler": st.sampled_from(SCHEDULERS),
+        "lr_scheduler_args": st.lists(st.sampled_from(OPTIMIZER_ARGS), max_size=2),
+        "lr_warmup_steps": st.sampled_from((0, 0.1, 10, 10**6)),
+        "learning_rate": st.sampled_from((0.0, 1e-4, 1.0, -1.0)),
+        "unet_lr": st.sampled_from((0.0, 1e-4, 1.0)),
+        "text_encoder_lr": st.sampled_from((0.0, 1e-4, [], [1e-4])),
+        "use_8bit_adam": st.booleans(),
+        "fused_backward_pass": st.booleans(),
+    },
+)
 
 
 def cases() -> st.SearchStrategy[Case]:
@@ -118,6 +189,12 @@ def cases() -> st.SearchStrategy[Case]:
         st.builds(Case, without=st.sampled_from(tuple(BASE))),
         st.builds(Case, text=st.one_of(st.binary(max_size=200), texts.map(lambda text: text.encode("utf-8", "replace")))),
         st.builds(Case, spoil=spoils, flags=st.sampled_from([(), ("--skip_bad",)])),
+        st.builds(Case, settings=exported(), mark=st.booleans()),
+        st.builds(Case, composite=st.one_of(exported(), networks, optimizers).map(lambda table: {"stage2": table})),
+        st.builds(Case, settings=networks),
+        st.builds(Case, settings=optimizers),
+        st.builds(Case, tags=st.lists(st.lists(st.sampled_from(TAGS), max_size=6).map(tuple), min_size=1, max_size=6).map(tuple),
+                  settings=st.dictionaries(st.sampled_from(("shuffle_caption", "enable_wildcard")), st.booleans())),
         st.builds(Case, flags=st.builds(lambda key, text: ("--set", f"{key}={text}"), st.sampled_from(KEYS), texts.filter(lambda t: "\0" not in t))),
     ]  # fmt: skip
     return st.one_of(kinds)
@@ -128,6 +205,8 @@ def run(case: Case, trainer: str = "builtin", flags: tuple[str, ...] = ()) -> No
     with tempfile.TemporaryDirectory() as made, deadline():
         folder = Path(made)
         tiny.draw_characters(folder / "data", images=2)
+        for number, caption in enumerate(sorted((folder / "data").rglob("*.txt")) if case.tags else ()):
+            caption.write_text(", ".join(case.tags[number % len(case.tags)]), encoding="utf-8")
         if case.spoil:
             spoil(folder / "data", *case.spoil)
         config = write(case, folder, trainer)
@@ -161,7 +240,7 @@ def write(case: Case, folder: Path, trainer: str) -> Path:
         text = toml_text(tables)
     except Exception:  # the writer has its own limits; what it cannot write, a config cannot hold
         text = f"settings = {json.dumps(settings, default=str)}"
-    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    path.write_bytes(b"\xef\xbb\xbf" * case.mark + text.encode("utf-8", "surrogatepass"))
     return path
 
 

@@ -9,6 +9,7 @@ import pytest
 from lycoris_composite.advice import advice, merge_advice
 from lycoris_composite.findings import Finding
 from lycoris_composite.stages import stages_of
+from lycoris_composite.triggers import Trigger
 from tests.helpers import character, kohya_settings, plan
 
 GOOD = {"cache_latents": True, "save_state": True, "save_every_n_epochs": 1, "sdpa": True, "seed": 1}
@@ -72,3 +73,12 @@ def test_base_weights_that_lycoris_merges_too_weakly(tmp_path, factor, scale, wa
     assert bool(found) == warned
     if warned:
         assert "0.125 of its strength" in found[0].meaning
+
+
+def test_a_trigger_word_that_no_caption_has(tmp_path):
+    from dataclasses import replace
+
+    rin = replace(character("rin"), found=Trigger("rin", ("rin",), "by hand", 0, False))
+    found = given(tmp_path, rin, character("mio"))
+    assert found["trigger word"].found == "rin, by hand, in no caption"
+    assert "stage 1 does not teach it" in found["trigger word"].meaning

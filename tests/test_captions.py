@@ -20,6 +20,7 @@ from lycoris_composite.captions import (
     caption_parts,
     check_template,
     first_tag,
+    line_tags,
     marker,
     render,
     spans,
@@ -346,3 +347,44 @@ def test_a_name_that_is_too_long_alone_is_an_error():
 @given(sides("left"), sides("right"), st.integers(5, 60), st.integers())
 def test_the_same_draw_gives_the_same_caption(left, right, limit, seed):
     assert budgeted(left, right, limit, True, seed) == budgeted(left, right, limit, True, seed)
+
+
+# --- the trigger word --------------------------------------------------------------------------------------------
+
+
+def captioned(text: str, rules: CaptionRules, spellings: tuple[str, ...] = ()) -> str:
+    panels = [PanelCaption(text, "ana", rules, spellings), PanelCaption("bob", "bob", CaptionRules())]
+    parts = caption_parts(DEFAULT_TEMPLATE, panels, random.Random(0), 1)
+    return render(DEFAULT_TEMPLATE, parts.triggers, parts.tags)
+
+
+@pytest.mark.parametrize(
+    ("text", "rules", "spellings", "caption"),
+    [
+        ("1girl, ana, hat", {}, (), "ana/bob/COMPOSITE, 1girl, hat"),
+        ("1girl, Ana, hat, ana", {}, ("ana", "Ana"), "Ana/bob/COMPOSITE, 1girl, hat"),
+        ("1girl, hat", {}, ("ana", "Ana"), "ana/bob/COMPOSITE, 1girl, hat"),
+        ("1girl;;;ana;;;hat, tie", {"secondary_separator": ";;;"}, (), "ana/bob/COMPOSITE, 1girl,hat, tie"),
+        ("ana ||| hat ||| tie", {"keep_tokens_separator": "|||"}, (), "ana/bob/COMPOSITE, hat, tie"),
+        ("hat", {"caption_prefix": "ana,"}, (), "ana/bob/COMPOSITE, hat"),
+        ("{ana, 1girl}, hat", {"enable_wildcard": True}, (), "ana/bob/COMPOSITE, 1girl, hat"),
+        ("{{ana}}, hat", {"enable_wildcard": True}, ("{ana}",), "{ana}/bob/COMPOSITE, hat"),
+    ],
+)
+def test_the_trigger_word_is_in_the_name_and_no_tag(text, rules, spellings, caption):
+    assert captioned(text, CaptionRules(**rules), spellings) == caption
+
+
+@pytest.mark.parametrize(
+    ("text", "tags"),
+    [
+        ("ana, hat", [("ana",), ("hat",)]),
+        ("{ana|bea}, hat", [("ana", "bea"), ("hat",)]),
+        ("{ana, hat|bea, hat}, tie", [("ana", "bea"), ("tie",)]),
+        ("a{n|nn}a {x|y}", [("ana x", "ana y", "anna x", "anna y")]),
+        ("{{ana}}, hat", [("{ana}",), ("hat",)]),
+        ("{|ana}, hat", [("", "ana"), ("hat",)]),
+    ],
+)
+def test_all_that_wildcards_can_make_of_a_tag(text, tags):
+    assert list(line_tags(text, CaptionRules(enable_wildcard=True))) == [tags]

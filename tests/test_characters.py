@@ -102,6 +102,14 @@ def test_an_empty_folder(tmp_path, mio):
         read(subset(folder, "rin"), mio)
 
 
+def test_a_folder_of_images_that_nobody_reads(tmp_path, mio):
+    folder = write_subset(tmp_path / "10_rin", {})
+    for name in ("a.heic", "b.jfif"):
+        (folder / name).write_bytes(b"picture")
+    with pytest.raises(UserError, match="no images in it that sd-scripts reads, though 2 picture.s. such as a.heic; add some"):
+        read(subset(folder, "rin"), mio)
+
+
 def test_one_character_alone(mio):
     with pytest.raises(UserError, match=f"two characters or more, but the data has 1 .{mio.folder}.; add another"):
         read(mio)
@@ -173,8 +181,8 @@ def test_validation_holds_out_a_share():
 
 
 def test_captions_of_one_folder_with_two_trigger_words(tmp_path, mio):
-    folder = write_subset(tmp_path / "10_rin", {"01": "rin, hat", "02": "Rin, smile"})
-    with pytest.raises(UserError, match=f'{folder}/02.png: its caption begins with "Rin", that of {folder}/01.png with "rin"'):
+    folder = write_subset(tmp_path / "10_rin", {"01": "rin, hat", "02": "Run, smile"})
+    with pytest.raises(UserError, match=f'{folder}/02.png: its caption begins with "Run", that of {folder}/01.png with "rin"'):
         read(subset(folder), mio)
 
 

@@ -243,3 +243,17 @@ def test_a_set_through_something_that_is_no_table(tmp_path):
 def test_what_set_writes_is_checked_like_the_file(tmp_path):
     with pytest.raises(UserError, match=r'cg3.toml, \[composite\] join: "latnet" is neither'):
         load_config(tmp_path, GUIDE, "composite.join=latnet")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
+    path = tmp_path / "cg3.toml"
+    path.write_bytes("seed = 7\n[composite]\n".encode("utf-8-sig"))
+    assert config.load(path).kohya == {"seed": 7}
+
+
+def test_an_empty_text_is_an_unset_key(tmp_path):
+    """GUIs export every field, filled in or not."""
+    text = '[a]\nvae = ""\nlogging_dir = ""\nseed = 0\nflip_aug = false\n[composite.stage2]\nvae = ""'
+    settings = load_config(tmp_path, text)
+    assert settings.kohya == {"seed": 0, "flip_aug": False}
+    assert settings.stage2 == {"vae": ""}, "there it takes the key away from stage 2"

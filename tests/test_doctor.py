@@ -136,7 +136,7 @@ def test_what_nobody_reads_is_said(write, tmp_path):
     shutil.copytree(tmp_path / "data/1_rin", tmp_path / "data/forgotten")
     found = [row for row in rows(write(caption_extension=".caption")) if row.subject == "ignored"]
     assert {row.level for row in found} == {WARNING}
-    assert "forgotten: not trained on; name it" in found[0].meaning
+    assert "forgotten: its 3 picture(s) are not trained on; name it" in found[0].meaning
     assert sum("captions end in .txt and are not read" in row.meaning for row in found) == 3
 
 

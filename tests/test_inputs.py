@@ -76,6 +76,89 @@ def test_they_are_refused_or_left_out(settings, tmp_path, capsys):
     assert capsys.readouterr().out.count("left out: ") == len(found)
 
 
+def with_options(settings: Settings, **kohya: object) -> Settings:
+    return Settings(settings.path, {**settings.kohya, **kohya}, settings.composite)
+
+
+@pytest.mark.parametrize("size", [(40, 40), (60, 300), (9000, 20)])
+def test_pictures_too_small_for_a_bucket_are_bad_files(settings, tmp_path, size):
+    """Case 9: upstream divided by the width of a bucket that is 0."""
+    Image.new("RGB", size).save(tmp_path / "data/1_rin/02.png")
+    assert bad(with_options(settings, enable_bucket=True, min_bucket_reso=64)) == {}
+    [(path, reason)] = bad(with_options(settings, enable_bucket=True, min_bucket_reso=64, bucket_no_upscale=True)).items()
+    assert path == str(tmp_path / "data/1_rin/02.png")
+    assert f"its {size[0]}x{size[1]} pixels make less than a bucket step, 64, and bucket_no_upscale leaves them so; " in reason
+
+
+def test_bucket_steps_are_checked_for_both_stages(settings):
+    wrong = with_options(settings, enable_bucket=True, min_bucket_reso=64, bucket_reso_steps=32)
+    for read in (inputs.datasets_to_join, lambda own: inputs.single_datasets(stages_of(own)[0])):
+        with pytest.raises(UserError, match="bucket_reso_steps: 32 is no multiple of 64, which train_network needs"):
+            read(wrong)
+    later = Settings(
+        settings.path,
+        settings.kohya,
+        settings.composite,
+        stage2={"enable_bucket": True, "min_bucket_reso": 64, "bucket_reso_steps": 32},
+    )
+    with pytest.raises(UserError, match="bucket_reso_steps: 32 is no multiple of 64"):
+        inputs.datasets_to_join(later)
+
+
+def test_regularization_images_are_looked_at_too(settings, tmp_path):
+    (tmp_path / "reg/1_girl").mkdir(parents=True)
+    own = with_options(settings, reg_data_dir=str(tmp_path / "reg"))
+    with pytest.raises(UserError, match="1_girl: no regularization images in it; add some, or take it out of the config"):
+        bad(own)
+    (tmp_path / "reg/1_girl/01.png").write_bytes(b"no picture")
+    assert list(bad(own)) == [str(tmp_path / "reg/1_girl/01.png")]
+
+
+@pytest.mark.parametrize("is_reg", [False, True])
+def test_an_image_dir_that_is_not_there(settings, tmp_path, is_reg):
+    """Case 17."""
+    tables = [
+        *(f'image_dir = "{path}"' for path in sorted((tmp_path / "data").iterdir())),
+        f'image_dir = "{tmp_path}/gone"\nis_reg = {str(is_reg).lower()}',
+    ]
+    (tmp_path / "data.toml").write_text("[[datasets]]\n" + "".join(f"[[datasets.subsets]]\n{table}\n" for table in tables))
+    with pytest.raises(UserError, match=f"{tmp_path}/gone: no such folder; correct the path in the config"):
+        bad(with_options(settings, dataset_config=str(tmp_path / "data.toml")))
+
+
+def said_of(settings: Settings) -> list[str]:
+    stages = stages_of(settings)
+    plans = inputs.plans_of(settings, inputs.datasets_to_join(settings), ())
+    return inputs.passed_over(stages, inputs.with_images(inputs.single_datasets(stages[0]), plans), plans)
+
+
+def test_what_is_left_out_of_any_folder_is_said_once(settings, tmp_path):
+    assert said_of(settings) == []
+    for folder in ("data/1_rin", "reg/1_girl"):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64)).save(tmp_path / folder / "x.gif")
+    Image.new("RGB", (64, 64)).save(tmp_path / "reg/1_girl/x.png")
+    rin, girl = said_of(with_options(settings, reg_data_dir=str(tmp_path / "reg")))
+    assert rin.startswith(f"{tmp_path}/data/1_rin: 1 picture(s) left out, as sd-scripts does not read .gif: x.gif")
+    assert girl.startswith(f"{tmp_path}/reg/1_girl: 1 picture(s) left out")
+
+
+def test_stale_latents_are_said_where_stage_1_reads_them(settings, tmp_path):
+    """Case 18."""
+    picture, latents = tmp_path / "data/1_rin/01.png", tmp_path / "data/1_rin/01_0096x0096_sd.npz"
+    latents.write_bytes(b"npz")
+    os.utime(latents, (1, 1))
+    assert said_of(settings) == []
+    [line] = said_of(with_options(settings, cache_latents_to_disk=True))
+    assert "stage 1 trains on those latents: 01.png (01_0096x0096_sd.npz); delete these .npz files." in line
+    stage = stages_of(with_options(settings, cache_latents_to_disk=True))[0]
+    os.utime(picture, (1, 1))
+    before, now = {str(picture): "old", str(picture.with_suffix(".txt")): "old"}, {str(picture): "new"}
+    assert "are others than in the run before" in inputs.replaced_pictures(stage, before, now)[0]
+    assert inputs.replaced_pictures(stage, now, now) == inputs.replaced_pictures(stage, {}, now) == []
+    assert inputs.replaced_pictures(stages_of(settings)[0], before, now) == []
+
+
 def test_a_decompression_bomb_is_refused_unopened(settings, tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     assert all("has more pixels than Pillow opens" in reason for reason in bad(settings).values())

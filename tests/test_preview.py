@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lycoris_composite import cli
+from lycoris_composite import cli, sheets
 from lycoris_composite.config import Settings
 from lycoris_composite.errors import UserError
-from lycoris_composite.preview import chosen, look_at, page_of, sheet_of
+from lycoris_composite.preview import _who_is_who, chosen, look_at, page_of, sheet_of
 from tests import tiny
 from tests.helpers import kohya_settings, python
 
@@ -50,6 +50,30 @@ def test_page_and_sheet_show_what_a_user_looks_for(settings):
     sheet = sheet_of(shown)
     assert sheet.width == 1600
     assert len(sheet.resize((40, 40)).getcolors(1600)) > 20
+
+
+def test_who_was_taken_for_whom_is_shown(settings, tmp_path, monkeypatch):
+    for path in (tmp_path / "data").rglob("*.txt"):
+        name, *tags = path.read_text().split(", ")
+        path.write_text(", ".join([*tags, name]))
+    shown = look_at(settings, 1, 3)
+    text = re.sub(r"<[^>]+>|\s+", " ", page_of(shown))
+    for name in ("mio", "rin", "uzuki"):
+        assert re.search(rf"{name} +1_{name} +the folder&#39;s name, in every caption +3 ", text)
+    lines = ["".join(text for _, text in line) for line in _who_is_who(shown, sheets.font(14))]
+    assert lines == [f"{name} 1_{name}: the folder's name, in every caption" for name in ("mio", "rin", "uzuki")]
+    height = sheet_of(shown).height
+    monkeypatch.setattr("lycoris_composite.preview._who_is_who", lambda *_: [])
+    assert sheet_of(shown).height == height - 3 * sheets.line_height(sheets.font(14))
+
+
+def test_a_word_that_stage_1_never_shows_is_a_warning(settings, tmp_path):
+    for path in (tmp_path / "data/1_rin").glob("*.txt"):
+        path.write_text("1girl, hat")
+    untidy = replace(settings, kohya={**settings.kohya, "keep_tokens": 0})
+    assert look_at(untidy, 1, 3).warnings == [
+        f'"rin" stands in no caption of {tmp_path}/data/1_rin: stage 1 does not teach it, composites alone do; write it into the captions.'
+    ]
 
 
 def test_what_is_wrong_stands_on_top(settings, tmp_path):

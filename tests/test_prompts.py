@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from lycoris_composite.prompts import Prompt, read_prompts
+from lycoris_composite.prompts import Prompt, given_prompts, prompt_file_error, prompt_values, read_prompts
 
 LINES = """\
 # prompts
@@ -55,3 +55,51 @@ def test_what_cannot_be_read_is_no_error(tmp_path, name, content):
 def test_values_of_a_wrong_type_do_not_stop_the_others(tmp_path):
     (tmp_path / "prompts.json").write_text(json.dumps([{"prompt": 5, "width": "wide", "seed": None, "negative_prompt": None}]))
     assert read_prompts(tmp_path / "prompts.json") == [Prompt("5")]
+
+
+@pytest.mark.parametrize(
+    ("value", "prompts"),
+    [
+        ("corgi, dog, sitting", ["corgi, dog, sitting"]),
+        ("uzuki/rin/COMPOSITE", ["uzuki/rin/COMPOSITE"]),
+        ("1girl\n\n 1boy --w 64 \n", ["1girl", "1boy --w 64"]),
+        (["rin", " mio "], ["rin", "mio"]),
+        ("prompts.txt", []),
+        ("C:\\prompts of mine.json", []),
+        ("prompts.text", []),
+        (None, []),
+        ("", []),
+        ([1], []),
+    ],
+)
+def test_prompts_may_stand_in_the_config_itself(value, prompts):
+    assert given_prompts(value) == prompts
+
+
+def test_an_existing_file_is_a_file_whatever_its_name(tmp_path):
+    (tmp_path / "my prompts").write_text("rin")
+    assert given_prompts(str(tmp_path / "my prompts")) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("gone.txt", None, "gone.txt is not there; correct the path"),
+        ("prompts.text", "rin", "prompts.text does not end in .txt, .toml, .json"),
+        ("prompts.json", "{", "prompts.json cannot be read as prompts in json"),
+        ("prompts.txt", "# rin\n\n", "prompts.txt holds no prompts"),
+        ("prompts.txt", "rin", None),
+    ],
+)
+def test_a_file_that_nothing_can_be_sampled_from(tmp_path, name, content, sentence):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    settings = {"sample_prompts": str(tmp_path / name)}
+    assert prompt_file_error(settings, "cg3.toml") is None, "nobody samples"
+    error = prompt_file_error({**settings, "sample_every_n_epochs": 1}, "cg3.toml")
+    assert (error is None) if sentence is None else sentence in str(error)
+
+
+def test_flags_of_a_line_as_numbers():
+    values = prompt_values("rin --s 12 --l 4.5 --d 7")
+    assert values == {"prompt": "rin", "sample_steps": 12, "scale": 4.5, "seed": 7}

@@ -202,6 +202,13 @@ def test_stage_1_trains_on_the_dataset_config_as_it_is(tmp_path):
     assert dataset_config(first, source(), {"resolution": 768}) == source()
 
 
+def test_a_trigger_by_hand_is_left_to_the_stage_that_names_characters(tmp_path):
+    first, second = both(tmp_path, dataset_config="data.toml")
+    tables = {"datasets": [{"subsets": [{"image_dir": "a", "trigger": "ana"}]}]}
+    assert dataset_config(first, tables, {})["datasets"] == [{"subsets": [{"image_dir": "a"}]}]
+    assert dataset_config(second, tables, {})["datasets"][0]["subsets"] == tables["datasets"][0]["subsets"]
+
+
 def test_stage_2s_overrides_win_over_every_level_of_the_dataset_config(tmp_path):
     stage2 = {"resolution": "768,768", "train_batch_size": 2}
     _, second = both(tmp_path, {"join": "pixel", "stage2": stage2})
@@ -290,3 +297,31 @@ def test_without_cuda_optimizers_have_all_their_bits(given, plain):
 @pytest.mark.parametrize("settings", [{}, {"optimizer_type": "Prodigy", "mixed_precision": "no", "xformers": False}])
 def test_without_cuda_all_else_stays(settings):
     assert without_cuda(settings) == (settings, [])
+
+
+def test_an_empty_text_takes_a_key_away_from_stage_2_alone(tmp_path):
+    first, second = stages_of(kohya_settings(tmp_path, {"stage2": {"vae": "", "output_dir": ""}}, vae="my.vae"))
+    assert first.settings["vae"] == "my.vae"
+    assert "vae" not in second.settings
+    assert second.output_dir == first.output_dir
+
+
+@pytest.mark.parametrize(
+    ("stage2", "sentence"),
+    [
+        ({"network_weights": "x.safetensors"}, r"\[composite.stage2\] network_weights: stage 2 starts from what stage 1 has"),
+        ({"output_dir": {"a": 1}}, "output_dir: {'a': 1} is no text; write one"),
+        ({"output_name": "a/b"}, "output_name: 'a/b' is no file name; put folders in output_dir"),
+        ({"output_name": "cg3-stage1"}, r"\[composite.stage2\] output_name: is that of stage 1's file; choose another"),
+    ],
+)
+def test_stage_2_neither_starts_elsewhere_nor_overwrites_stage_1(tmp_path, stage2, sentence):
+    with pytest.raises(UserError, match=sentence):
+        stages_of(kohya_settings(tmp_path, {"stage2": stage2}))
+
+
+def test_prompts_in_place_of_their_file(tmp_path):
+    first, second = stages_of(kohya_settings(tmp_path, {"stage2": {"sample_prompts": "p.txt"}}, sample_prompts=["rin", "mio"]))
+    assert (first.prompts, second.prompts) == (("rin", "mio"), ())
+    assert "sample_prompts" not in first.settings
+    assert second.settings["sample_prompts"] == "p.txt"

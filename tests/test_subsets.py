@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import toml
+from PIL import Image
 
 from lycoris_composite.captions import CaptionRules
 from lycoris_composite.config import read_toml
@@ -14,8 +15,8 @@ from lycoris_composite.errors import UserError
 from lycoris_composite.layout import Canvas
 from lycoris_composite.plan import CompositeOptions
 from lycoris_composite.stages import overridden_datasets
-from lycoris_composite.subsets import Dataset, datasets_of, ignored_folders, parse_resolution, plan_of
-from tests.helpers import write_characters
+from lycoris_composite.subsets import Dataset, check_buckets, datasets_of, ignored_folders, parse_resolution, plan_of
+from tests.helpers import write_characters, write_subset
 
 RESOLUTION = {"resolution": "640,640"}
 
@@ -50,8 +51,64 @@ def test_a_folder_of_images_that_upstream_passes_over_is_named(tmp_path):
     (tmp_path / "1_mio").rename(tmp_path / "mio")
     (tmp_path / "notes").mkdir()
     assert ignored_folders({"train_data_dir": str(tmp_path)}) == [
-        f"{tmp_path / 'mio'}: not trained on; name it <repeats>_<character>, such as 10_mio."
+        f"{tmp_path / 'mio'}: its 2 picture(s) are not trained on; name it <repeats>_<character>, such as 10_mio."
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "advised"),
+    [
+        ("0_mio", "mio"),
+        ("1.5_mio", "mio"),
+        ("-1_mio", "mio"),
+        ("10-mio", "mio"),
+        ("10 mio", "mio"),
+        ("_mio", "mio"),
+        ("mio_x", "mio_x"),
+    ],
+)
+def test_the_name_that_is_advised_is_one_that_upstream_takes(tmp_path, name, advised):
+    """Case 25: the advice was 10_0_mio."""
+    write_characters(tmp_path, "rin")
+    write_subset(tmp_path / name, {"01": "mio"})
+    [line] = ignored_folders({"train_data_dir": str(tmp_path)})
+    assert (
+        line == f"{tmp_path / name}: its 1 picture(s) are not trained on; name it <repeats>_<character>, such as 10_{advised}."
+    )
+
+
+def test_repeats_are_read_as_upstream_reads_them(tmp_path):
+    for name in ("+3_rin", "007_mio", " 2_uzuki", "4"):
+        write_subset(tmp_path / name, {"01": "x"})
+    assert [(one.repeats, one.class_tokens) for one in from_folders(tmp_path).subsets] == [
+        *((2, "uzuki"), (3, "rin"), (7, "mio"), (4, ""))
+    ]
+    assert ignored_folders({"train_data_dir": str(tmp_path)}) == []
+
+
+def test_pictures_beside_the_folders_and_below_ignored_ones_are_named(tmp_path):
+    """Case 21."""
+    write_characters(tmp_path / "data", "rin", "mio")
+    for number in range(5):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"data/{number}.png")
+    write_subset(tmp_path / "data/more/deep", {"01": "x"})
+    write_subset(tmp_path / "reg/girl", {"01": None})
+    beside, below, regularization = ignored_folders(
+        {"train_data_dir": str(tmp_path / "data"), "reg_data_dir": str(tmp_path / "reg")}
+    )
+    assert beside.endswith("data: 5 picture(s) in it are not trained on: 0.png, 1.png, 2.png and 2 more; put them into <repeats>_<character> folders.")  # fmt: skip
+    assert below.startswith(f"{tmp_path / 'data/more'}: its 1 picture(s) are not trained on")
+    assert regularization.endswith("such as 10_girl.")
+
+
+def test_a_data_folder_that_is_one_level_off(tmp_path):
+    write_characters(tmp_path / "img", "rin", "mio")
+    with pytest.raises(UserError, match=f"such as 10_rin; {tmp_path}/img has some, so set train_data_dir to that"):
+        from_folders(tmp_path)
+    with pytest.raises(
+        UserError, match=f"it holds pictures itself, so set train_data_dir to the folder above it, {tmp_path}/img"
+    ):
+        from_folders(tmp_path / "img/1_rin")
 
 
 @pytest.mark.parametrize(
@@ -61,12 +118,44 @@ def test_a_folder_of_images_that_upstream_passes_over_is_named(tmp_path):
         ({"resolution": "640,640", "enable_bucket": True, "bucket_reso_steps": 4096}, "640x640 is smaller than 4096x4096"),
         ({"resolution": "640,640", "enable_bucket": True, "min_bucket_reso": 704}, "max_bucket_reso, 704 to 1024"),
         ({"resolution": "1280,640", "enable_bucket": True}, "max_bucket_reso, 256 to 1024; change one of them."),
+        (
+            {"enable_bucket": True, "min_bucket_reso": 32},
+            "min_bucket_reso: 32 is below bucket_reso_steps, 64; give 64 or more.",
+        ),
+        (
+            {"enable_bucket": True, "min_bucket_reso": 127, "bucket_reso_steps": 128},
+            "min_bucket_reso: 127 is below bucket_reso_steps",
+        ),
     ],
 )
 def test_a_resolution_that_no_bucket_can_have(tmp_path, settings, sentence):
     write_characters(tmp_path, "uzuki", "rin")
     with pytest.raises(UserError, match=sentence):
         from_folders(tmp_path, **settings)
+
+
+def test_the_smallest_bucket_is_no_matter_where_it_is_not_used(tmp_path):
+    write_characters(tmp_path, "uzuki", "rin")
+    assert from_folders(tmp_path, min_bucket_reso=32).canvas.bucket_range is None
+    assert from_folders(tmp_path, enable_bucket=True, bucket_no_upscale=True, min_bucket_reso=32).canvas.no_upscale
+
+
+@pytest.mark.parametrize(
+    ("trainer", "steps", "wanted"),
+    [("train_network", 32, 64), ("sdxl_train_network", 16, 32), ("flux_train_network", 16, 32), ("sd3_train_network", 48, 32),
+     ("hunyuan_image_train_network", 16, 32), ("lumina_train_network", 8, 16), ("anima_train_network", 8, 16)],
+)  # fmt: skip
+def test_bucket_steps_that_upstream_asserts_against(tmp_path, trainer, steps, wanted):
+    """Case 10."""
+    write_characters(tmp_path, "uzuki", "rin")
+    wrong, right = (from_folders(tmp_path, enable_bucket=True, bucket_reso_steps=own) for own in (steps, wanted * 2))
+    with pytest.raises(
+        UserError, match=f"bucket_reso_steps: {steps} is no multiple of {wanted}, which {trainer} needs; give {wanted}"
+    ):
+        check_buckets([wrong], trainer)
+    check_buckets([right], trainer)
+    check_buckets([wrong], "somebodys_train_network")
+    check_buckets([from_folders(tmp_path, bucket_reso_steps=steps)], trainer)  # upstream forgets them without buckets
 
 
 def test_the_smallest_bucket_counts_rounded_down_to_the_steps(tmp_path):
@@ -113,6 +202,18 @@ def test_regularization_folders_are_no_characters(tmp_path):
     write_characters(tmp_path / "reg", "girl")
     dataset = from_folders(tmp_path / "data", reg_data_dir=str(tmp_path / "reg"))
     assert [subset.class_tokens for subset in dataset.subsets] == ["mio", "rin"]
+    assert [subset.class_tokens for subset in dataset.regularization] == ["girl"]
+
+
+def test_regularization_that_is_not_there(tmp_path):
+    """Case 17: upstream trained without it."""
+    write_characters(tmp_path / "data", "rin", "mio")
+    with pytest.raises(UserError, match=f"{tmp_path}/gone: no such folder; correct reg_data_dir"):
+        from_folders(tmp_path / "data", reg_data_dir=str(tmp_path / "gone"))
+    write_subset(tmp_path / "reg/girl", {"01": None})
+    with pytest.raises(UserError, match="reg: no <repeats>_<character> folders in it"):
+        from_folders(tmp_path / "data", reg_data_dir=str(tmp_path / "reg"))
+    assert from_folders(tmp_path / "data", reg_data_dir="").regularization == ()
 
 
 # --- dataset_config ----------------------------------------------------------------------------------------------
@@ -122,6 +223,15 @@ def test_regularization_subsets_are_no_characters(tmp_path):
     subsets = [{"image_dir": "rin"}, {"image_dir": "girls", "is_reg": True}, {"image_dir": "mio", "is_reg": False}]
     (dataset,) = from_tables(tmp_path, {"datasets": [{"subsets": subsets}]})
     assert [subset.folder for subset in dataset.subsets] == ["rin", "mio"]
+    assert [subset.folder for subset in dataset.regularization] == ["girls"]
+
+
+def test_a_trigger_is_its_subsets_own(tmp_path):
+    subsets = [{"image_dir": "a", "trigger": "ana"}, {"image_dir": "b"}]
+    (dataset,) = from_tables(tmp_path, {"datasets": [{"subsets": subsets}]})
+    assert [subset.trigger for subset in dataset.subsets] == ["ana", None]
+    with pytest.raises(UserError, match="data.toml, trigger: 3 is no text; write one"):
+        from_tables(tmp_path, {"datasets": [{"subsets": [{"image_dir": "a", "trigger": 3}]}]})
 
 
 def test_an_option_falls_back_from_subset_to_dataset_to_general_to_flags(tmp_path):

@@ -36,12 +36,13 @@ from lycoris_composite.config import check_value, parse_value, read_toml
 from lycoris_composite.errors import Stopped, UserError, nearest, raise_first, refusals
 from lycoris_composite.metadata import composite_metadata
 from lycoris_composite.pairing import noise_seed
+from lycoris_composite.prompts import prompt_values
 from lycoris_composite.stages import Stage
 from lycoris_composite.states import Sitting, finish_state, place_of
 from lycoris_composite.subsets import OPTION_TYPES, datasets_of, plan_of
 from lycoris_composite.trainers.builtin_data import Batches, Composites, EpochOrder, Singles, encoded
 from lycoris_composite.trainers.builtin_model import LATENT_SCALE, NOISE, Text, load_model
-from lycoris_composite.trainers.lycoris_args import network_arg_errors
+from lycoris_composite.trainers.networks import load_surely, network_arg_errors, network_errors
 from lycoris_composite.trainers.ranks import asked_signal
 from lycoris_composite.trainers.saving import save_whole, whole_weights
 from lycoris_composite.whole import whole
@@ -100,7 +101,7 @@ _DATA_OPTIONS = {
 # Known, but only as switched off.
 _OFF = {
     *("v2", "v_parameterization", "debug_dataset", "no_metadata", "mem_eff_attn", "xformers", "gradient_checkpointing"),
-    *("cache_latents_to_disk", "full_fp16", "full_bf16", "color_aug", "random_crop", "network_dropout"),
+    *("cache_latents_to_disk", "full_fp16", "full_bf16", "color_aug", "random_crop", "network_dropout", "lowram"),
 }
 _ONLY = {
     "network_module": "lycoris.kohya",
@@ -195,6 +196,10 @@ class Builtin:
         yield from self.option_errors({**required, **stage.settings}, where)
         if not wrong:  # what follows takes the values for what they should be
             yield from _choice_errors(stage, where)
+
+    def rehearsal_errors(self, stages: Sequence[Stage], where: str) -> Iterator[UserError]:
+        """One for a network that cannot be made, and for what stage 2 would lose of stage 1."""
+        yield from network_errors(stages, where)
 
     def fits(self, network_module: str | None) -> Iterator[tuple[str, str | None]]:
         """The patch that it applies, and why that does not fit the installed LyCORIS, or None where it does."""
@@ -386,7 +391,7 @@ class _Run:
         parts = not options.network_train_unet_only, not options.network_train_text_encoder_only
         network.apply_to(self.text_encoder, self.unet, *parts)
         if options.network_weights:
-            network.load_weights(options.network_weights)
+            load_surely(network.load_weights, network, self.stage.number == 2, print)(options.network_weights)
         return network.to(self.accelerator.device)
 
     def _optimizer(self) -> torch.optim.Optimizer:
@@ -454,7 +459,7 @@ class _Run:
         if there had been none."""
         if not self.accelerator.is_main_process or not self.options.sample_prompts:
             return
-        prompts = json.loads(Path(self.options.sample_prompts).read_text(encoding="utf-8"))
+        prompts = [prompt_values(one) for one in json.loads(Path(self.options.sample_prompts).read_text(encoding="utf-8"))]
         folder = self.stage.output_dir / "sample"
         suffix = f"{step:06d}" if epoch is None else f"e{epoch:06d}"
         with torch.random.fork_rng(), torch.no_grad():

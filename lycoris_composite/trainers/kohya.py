@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,9 @@ from lycoris_composite.errors import UserError, nearest, one_line, refusals
 from lycoris_composite.stages import Stage
 from lycoris_composite.states import Sitting
 from lycoris_composite.subsets import check_tables
-from lycoris_composite.trainers.lycoris_args import network_arg_errors
+from lycoris_composite.trainers.networks import network_arg_errors, network_errors
+from lycoris_composite.trainers.optimizers import argument_errors, optimizer_errors
+from lycoris_composite.trainers.tokenizers import CHUNK
 from lycoris_composite.whole import whole
 
 if TYPE_CHECKING:
@@ -35,7 +38,7 @@ _STAGE_PATCHES = [
     *("load_image", "accelerate_process_group", "accelerate_frozen_model"),
     *("accelerate_save_state", "numpy_savez", "pillow_save", "glob_images"),
 ]
-FITTING_VERSIONS = "v0.10.0, v0.10.1 and main at 48d368fa"
+FITTING_VERSIONS = "v0.10.1, v0.10.6, v0.11.1 and main at c162e90"
 
 
 class Upstream:
@@ -73,10 +76,22 @@ class Upstream:
         fit and for a tokenizer that is missing."""
         settings = stage.settings
         given = [action for action in self.parser()._actions if settings.get(action.dest) is not None]
-        yield from refusals(partial(_check_value, one, settings[one.dest], f"{where} {one.dest}") for one in given)
+        yield from refusals(partial(_check_value, one, settings, f"{where} {one.dest}") for one in given)
         yield from network_arg_errors(settings, where)
+        yield from argument_errors(settings, where)
         yield from refusals([partial(_check_dataset_config, settings)])
         yield from refusals([partial(self.check, settings.get("network_module")), partial(self._check_tokenizer, settings)])
+
+    def rehearsal_errors(self, stages: Sequence[Stage], where: str) -> Iterator[UserError]:
+        """One for a network, an optimizer or a schedule that stops at a stage's settings, and for what stage 2 would lose
+        of stage 1. To be asked once each stage's values are of their types."""
+        yield from network_errors(stages, where)
+        for stage in stages:
+            yield from optimizer_errors(self._arguments(stage), stage.settings, where)
+
+    def _arguments(self, stage: Stage) -> argparse.Namespace:
+        """A stage's settings as upstream has them after reading its config: unchecked, over the parser's defaults."""
+        return self.parser().parse_args([], argparse.Namespace(**stage.settings))
 
     def _check_tokenizer(self, settings: Mapping[str, Any]) -> None:
         """Raises UserError where upstream would fetch a tokenizer; offline it stops with a TypeError."""
@@ -197,19 +212,43 @@ def _installed(patch: ModuleType, hooks: RunHooks) -> tuple:
     }.get(_short_name(patch), ())
 
 
-def _check_value(action: argparse.Action, value: Any, where: str) -> None:
-    """Raises UserError for a value that upstream's own parser would not have made."""
+def _check_value(action: argparse.Action, settings: Mapping[str, Any], where: str) -> None:
+    """Raises UserError for a value that upstream cannot use. Its parser checks flags alone: what stands in a config file
+    is taken as it is."""
+    value = settings[action.dest]
     if action.nargs == 0:
         check_value(value, bool, where)
     elif action.type in (str, int, float):
         check_value(value, action.type, where, is_list=action.nargs == "*")
     elif isinstance(value, (bool, list, dict)):
         raise UserError(f"{where}: {value!r} is neither text nor a number; write one.")
-    if action.choices and value not in action.choices:
+    if action.choices and value not in action.choices and not _is_taken_from_a_file(action.dest, value, settings):
         known = ", ".join(str(choice) for choice in action.choices if choice is not None)
         raise UserError(
             f"{where}: {value!r} is none of {known}{nearest(str(value), map(str, action.choices)) or '; choose one.'}"
         )
+
+
+def _is_taken_from_a_file(key: str, value: Any, settings: Mapping[str, Any]) -> bool:
+    """Whether upstream runs with a value that is none of its parser's choices: GUIs and old notebooks write some."""
+    match key:
+        case "max_token_length":
+            return value == CHUNK  # what CLIP reads anyway
+        case "dynamo_backend":
+            return not settings.get("torch_compile") or str(value).upper() in _dynamo_backends()
+        case "huber_schedule":
+            return settings.get("loss_type") not in ("huber", "smooth_l1")
+        case "zero_stage" | "offload_optimizer_device" | "offload_param_device":
+            return not settings.get("deepspeed")
+        case "save_precision" | "sample_sampler":
+            return True  # those of training, and ddim
+    return False
+
+
+def _dynamo_backends() -> list[str]:
+    from accelerate.utils import DynamoBackend
+
+    return [str(backend.value) for backend in DynamoBackend]
 
 
 def _check_dataset_config(settings: Mapping[str, Any]) -> None:
@@ -224,6 +263,8 @@ def _check_dataset_config(settings: Mapping[str, Any]) -> None:
     check_tables(tables, path)
     for table in (tables.get("general", {}), *tables.get("datasets", [])):
         table.pop("composite", None)  # which is refused elsewhere, in words of its own
+    for subset in chain.from_iterable(dataset.get("subsets", []) for dataset in tables.get("datasets", [])):
+        subset.pop("trigger", None)  # which a patch lets in
     try:
         ConfigSanitizer(True, True, False, True).sanitize_user_config(tables)
     except MultipleInvalid as error:
@@ -258,7 +299,14 @@ def _main_block(module: ModuleType) -> Any:
 
 
 def _patch_names(network_module: str | None) -> list[str]:
-    names = ["strategies", "dreambooth_dataset", "collator_class", "checkpoint_loading", "original_unet_widths"]
+    names = [
+        "strategies",
+        "dreambooth_dataset",
+        "dreambooth_subset",
+        "collator_class",
+        "checkpoint_loading",
+        "original_unet_widths",
+    ]
     names += ["random_sampler", "training_loop_start", *_STAGE_PATCHES]
     if (network_module or "").startswith("lycoris"):
         names.append("lycoris_timestep_embedding")

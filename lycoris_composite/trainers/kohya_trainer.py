@@ -19,6 +19,7 @@ from lycoris_composite.pairing import epoch_order, noise_seed
 from lycoris_composite.plan import Plan
 from lycoris_composite.states import Sitting, finish_state, place_of
 from lycoris_composite.trainers.logs import log_as_one_run, log_composites
+from lycoris_composite.trainers.networks import load_surely
 from lycoris_composite.trainers.ranks import asked_signal
 from lycoris_composite.trainers.saving import save_whole
 
@@ -115,6 +116,8 @@ def composite_trainer(base: type, hooks: RunHooks) -> type:
         def post_process_network(self, args: Any, accelerator: Any, network: Any, *rest: Any) -> None:
             super().post_process_network(args, accelerator, network, *rest)
             network.save_weights = save_whole(network.save_weights)
+            is_continued = hooks.sitting is not None and hooks.sitting.stage == 2
+            network.load_weights = load_surely(network.load_weights, network, is_continued, accelerator.print)
             if hooks.sitting is not None and hooks.sitting.log is not None:
                 log_as_one_run(accelerator, args.log_prefix, hooks.sitting.log.name)
 

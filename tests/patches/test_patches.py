@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import pickle
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sd_scripts_patches.tools import Misfit, all_of, replace, require, require_parameters
+from sd_scripts_patches.tools import Misfit, all_of, looked_up, replace, replace_everywhere, require, require_parameters
 
 pytestmark = pytest.mark.trainer
 
@@ -27,6 +29,14 @@ PATCHES: dict[str, tuple[tuple, list[str]]] = {
             "library.config_util:DreamBoothDataset",
             "library.config_util:DreamBoothDatasetParams",
             "library.config_util:ConfigSanitizer.DATASET_ASCENDABLE_SCHEMA",
+        ],
+    ),
+    "dreambooth_subset": (
+        (),
+        [
+            "library.config_util:DreamBoothSubset",
+            "library.config_util:DreamBoothSubsetParams",
+            "library.config_util:ConfigSanitizer.DB_SUBSET_DISTINCT_SCHEMA",
         ],
     ),
     "collator_class": ((list().append,), ["library.train_util:collator_class"]),
@@ -47,8 +57,9 @@ PATCHES: dict[str, tuple[tuple, list[str]]] = {
 NEEDED = {
     "strategies": "library.strategy_base:TextEncodingStrategy",
     "dreambooth_dataset": "library.config_util:DreamBoothDatasetParams",
-    "collator_class": "library.train_util:collator_class",
-    "load_image": "library.train_util:load_image",
+    "dreambooth_subset": "library.config_util:DreamBoothSubsetParams",
+    "collator_class": "train_network:NetworkTrainer.train",
+    "load_image": "library.strategy_base:LatentsCachingStrategy._default_cache_batch_latents",
     "checkpoint_loading": "torch:load",
     "original_unet_widths": "library.original_unet:TIME_EMBED_DIM",
     "accelerate_process_group": "accelerate.state:PartialState.destroy_process_group",
@@ -56,7 +67,7 @@ NEEDED = {
     "accelerate_save_state": "accelerate:Accelerator.save_state",
     "numpy_savez": "numpy:savez",
     "pillow_save": "PIL.Image:Image.save",
-    "glob_images": "library.train_util:glob_images",
+    "glob_images": "library.config_util:DreamBoothDataset",
     "training_loop_start": "train_network:NetworkTrainer.train",
     "lycoris_timestep_embedding": "lycoris.kohya:LycorisNetworkKohya.UNET_TARGET_REPLACE_NAME",
 }
@@ -121,6 +132,32 @@ def test_it_refuses_a_dataset_that_takes_something_new(monkeypatch: pytest.Monke
         patch("dreambooth_dataset").check()
 
 
+def test_a_trigger_is_let_in_with_the_patch_alone() -> None:
+    from library import config_util
+    from voluptuous import MultipleInvalid
+
+    tables = {"datasets": [{"resolution": 64, "subsets": [{"image_dir": "a", "trigger": "ana"}, {"image_dir": "b"}]}]}
+
+    def subsets() -> list[Any]:
+        config_util.ConfigSanitizer(True, True, False, True).sanitize_user_config(tables)
+        kinds = config_util.DreamBoothSubsetParams, config_util.DreamBoothSubset
+        levels = [
+            [table, {"caption_separator": ",", "keep_tokens_separator": ""}] for table in tables["datasets"][0]["subsets"]
+        ]
+        made = [config_util.BlueprintGenerator.generate_params_by_fallbacks(kinds[0], own) for own in levels]
+        return [kinds[1](**dataclasses.asdict(params)) for params in made]
+
+    with pytest.raises(MultipleInvalid, match="trigger"):
+        subsets()
+    undo = patch("dreambooth_subset").apply()
+    try:
+        assert [pickle.loads(pickle.dumps(subset)).trigger for subset in subsets()] == ["ana", None]
+    finally:
+        undo()
+    with pytest.raises(MultipleInvalid, match="trigger"):
+        subsets()
+
+
 def test_it_refuses_a_loop_that_counts_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     from train_network import NetworkTrainer
 
@@ -143,6 +180,76 @@ def test_the_loop_keeps_its_lines_for_tracebacks() -> None:
     assert (after.co_filename, after.co_firstlineno) == (before.co_filename, before.co_firstlineno)
     assert "begin_loop" in after.co_names
     assert "begin_loop" not in before.co_names
+
+
+# --- a name that has moved ---------------------------------------------------------------------------------------
+
+
+def module_of(name: str, text: str, **names: Any) -> ModuleType:
+    """A loaded module with this source, and other modules under the names that it imports them by."""
+    module = ModuleType(name)
+    vars(module).update(names)
+    exec(compile(text, name, "exec"), module.__dict__)
+    return module
+
+
+HOME = "def load(path): return 'old'"
+
+
+@pytest.mark.parametrize(
+    "caller",
+    [
+        "def call(): return load(1)",
+        "def call(): return home.load(1)",
+        "def call(): return [inner() for inner in [lambda: home.load(1)]][0]",
+        "def call():\n    from home_of_load import load\n    return load(1)",
+        "def call():\n    import home_of_load as it\n    return it.load(1)",
+        "def call(submit=lambda f: f(1)): return submit(load)",
+    ],
+)
+def test_a_patch_follows_a_name_to_where_its_caller_finds_it(monkeypatch: pytest.MonkeyPatch, caller: str) -> None:
+    home = module_of("home_of_load", HOME)
+    monkeypatch.setitem(sys.modules, "home_of_load", home)
+    user = module_of("user_of_load", caller, load=home.load, home=home)
+    monkeypatch.setitem(sys.modules, "user_of_load", user)
+    monkeypatch.setitem(sys.modules, "old_home", module_of("old_home", "", load=home.load))
+
+    original = looked_up(user.call, "load")
+    assert original is home.load
+    undo = replace_everywhere("load", original, lambda path: "new")
+    assert user.call() == "new"
+    assert sys.modules["old_home"].load(1) == "new"
+    late = module_of("late", "", load=home.load)
+    monkeypatch.setitem(sys.modules, "late", late)
+    undo()
+    assert user.call() == "old"
+    assert late.load is original, "what was imported meanwhile keeps nothing"
+
+
+@pytest.mark.parametrize(
+    ("caller", "reason"),
+    [
+        ("def call(): return other(1)", "no longer looks up load"),
+        ("def call(load): return load(1)", "no longer looks up load"),
+        ("def call(self): return self.load(1)", "no longer looks up load"),
+        ("def call(): return load(1) or away.load(1)", "finds different things under load"),
+    ],
+)
+def test_a_name_that_its_caller_does_not_look_up_is_a_misfit(caller: str, reason: str) -> None:
+    home = module_of("home_of_load", HOME)
+    user = module_of("user_of_load", caller, load=home.load, away=module_of("away", HOME))
+    with pytest.raises(Misfit, match=reason):
+        looked_up(user.call, "load")
+
+
+def test_a_loader_that_reads_by_another_function_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What v0.11 did to the earlier patch: the name was there, and the cache read by another one."""
+    from library.strategy_base import LatentsCachingStrategy
+
+    caching = looked_up(LatentsCachingStrategy._default_cache_batch_latents, "load_images_and_masks_for_caching")
+    monkeypatch.setitem(caching.__globals__, "load_image", lambda path, alpha=False: None)
+    with pytest.raises(Misfit, match="looks up another load_image than|finds different things"):
+        patch("load_image").check()
 
 
 def test_two_replacements_are_undone_in_reverse() -> None:

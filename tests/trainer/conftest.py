@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,9 @@ import pytest
 from lycoris_composite import checkout
 from lycoris_composite.errors import UserError
 from tests.world import World, make_world
+
+# What the product says it fits. The checkout at hand is one of them, as a rule the newest tag.
+VERSIONS = ("v0.10.1", "v0.10.6", "v0.11.1", "c162e90")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -28,3 +33,19 @@ def sd_scripts() -> Path:
 @pytest.fixture(scope="session")
 def world(sd_scripts: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
     return make_world(tmp_path_factory.mktemp("world"), sd_scripts)
+
+
+@pytest.fixture(scope="session")
+def version_of(sd_scripts: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """A checkout of another version, cloned once from the one at hand."""
+
+    @cache
+    def get(ref: str) -> Path:
+        folder = tmp_path_factory.mktemp("versions") / "sd-scripts"
+        try:
+            checkout._clone(str(sd_scripts), ref, folder)
+        except UserError as error:
+            pytest.skip(f"this clone has no {ref}: {error}")
+        return folder
+
+    return get

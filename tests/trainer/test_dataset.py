@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import re
 import shutil
 import sys
 from bisect import bisect_right
@@ -25,6 +26,7 @@ from lycoris_composite import captions, layout
 from lycoris_composite.errors import UserError
 from lycoris_composite.pairing import epoch_order
 from lycoris_composite.preview import Preview, look_at
+from lycoris_composite.subsets import TRAINERS
 from tests.helpers import kohya_settings
 from tests.world import World
 
@@ -39,11 +41,12 @@ def library(sd_scripts: Path) -> Iterator[SimpleNamespace]:
 
     from lycoris_composite.dataset import SwitchedDataset
     from lycoris_composite.trainers.kohya import _composite_schema
-    from sd_scripts_patches import dreambooth_dataset, strategies
+    from sd_scripts_patches import dreambooth_dataset, dreambooth_subset, strategies
 
     with ExitStack() as undo:
         undo.callback(strategies.apply())
         undo.callback(dreambooth_dataset.apply(SwitchedDataset, _composite_schema))
+        undo.callback(dreambooth_subset.apply())
         yield SimpleNamespace(
             config_util=config_util, train_util=train_util, strategy_base=strategy_base, strategy_sd=strategy_sd
         )
@@ -532,3 +535,63 @@ def test_a_preview_of_pictures_that_are_cached(make_dataset: Callable, vae: Any,
         shown = look_at(settings, epoch, 1000)
         [trained] = trained_in(group, epoch, shown)
         assert [sample.caption for sample, _ in shown.looks[0].shown] == [c for one in trained for c in one["captions"]]
+
+
+def test_tagger_captions_and_a_trigger_by_hand_are_trained_as_they_are_shown(
+    make_dataset: Callable, library: SimpleNamespace, world: World, tmp_path: Path
+) -> None:
+    """Single images keep their captions as they are; in a composite's name stands who it is, wherever that stood, and the
+    choice that a wildcard drew."""
+    texts = {"1_mio": "1girl, {mio|mia}, hat", "1_rin": "1girl, red hair, Rin, hat", "1_uzuki": "1girl, solo, hat"}
+    subsets = []
+    for folder in sorted((tmp_path / "data").iterdir()):
+        for path in folder.glob("*.txt"):
+            path.write_text(texts[folder.name])
+        own = {"trigger": "uz"} if folder.name == "1_uzuki" else {"enable_wildcard": folder.name == "1_mio"}
+        subsets.append({"image_dir": str(folder), "caption_extension": ".txt", "keep_tokens": 1, **own})
+
+    singles = make_dataset(None, subsets=subsets)
+    alone = {text for batch in batches(singles, library, [1, 2])[0] for text in batch["captions"]}
+    assert alone <= {"1girl, mio, hat", "1girl, mia, hat", texts["1_rin"], texts["1_uzuki"]}
+
+    group = make_dataset({}, subsets=subsets)
+    table = {"resolution": 192, "batch_size": 2, "enable_bucket": True, "min_bucket_reso": 64, "subsets": subsets}
+    (tmp_path / "data.toml").write_text(toml.dumps({"datasets": [table]}))
+    kohya = {**world.config, "train_data_dir": None, "dataset_config": str(tmp_path / "data.toml"), "shuffle_caption": False}
+    settings = kohya_settings(tmp_path, {}, **kohya)
+    names = set()
+    for epoch in (1, 2, 3):
+        shown = look_at(settings, epoch, 1000)
+        [trained] = trained_in(group, epoch, shown)
+        captions_seen = [text for example in trained for text in example["captions"]]
+        assert [sample.caption for sample, _ in shown.looks[0].shown] == captions_seen
+        for name, *tags in (text.split(", ") for text in captions_seen):
+            names |= set(name.split("/")) - {"COMPOSITE"}
+            assert set(tags) <= {"1girl", "hat", "red hair", "solo"}
+    assert names == {"mio", "mia", "Rin", "uz"}
+    assert [one.trigger for one in group.datasets[0].plan.characters] == ["Rin", "mio", "uz"]
+
+
+def test_which_pictures_have_no_bucket_is_upstreams(library: SimpleNamespace) -> None:
+    rng, met = random.Random(0), set()
+    for _ in range(3000):
+        size = int(2 ** rng.uniform(2, 13)), int(2 ** rng.uniform(2, 13))
+        canvas = layout.Canvas((rng.choice((128, 512, 768)), 512), rng.choice((8, 64)), (64, 1024), no_upscale=True)
+        manager = library.train_util.BucketManager(True, canvas.size, 64, 1024, canvas.multiple)
+        try:
+            has_none = min(manager.select_bucket(*size)[0]) < 1
+        except ZeroDivisionError:
+            has_none = True
+        assert layout.has_no_bucket(size, canvas) == has_none
+        met.add(has_none)
+    assert met == {True, False}
+
+
+def test_what_is_known_of_upstreams_scripts(sd_scripts: Path) -> None:
+    strategies = "\n".join(path.read_text(encoding="utf-8") for path in (sd_scripts / "library").glob("strategy_*.py"))
+    for script, (steps, latents) in TRAINERS.items():
+        path = sd_scripts / f"{script}.py"
+        source = path.read_text(encoding="utf-8") if path.is_file() else f"verify_bucket_reso_steps({steps})"
+        if script != "lumina_train_network" or "verify_bucket_reso_steps(32)" not in source:  # as v0.10.1 has it
+            assert f"verify_bucket_reso_steps({steps})" in source
+        assert re.search(rf'LATENTS_NPZ_SUFFIX = "{latents}"', strategies)

@@ -8,7 +8,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
+import torch
+from safetensors.torch import load_file, save_file
 
 from tests.world import World
 
@@ -68,6 +69,42 @@ def test_a_run_that_was_asked_to_stop_saves_its_state_and_goes_on(world: World, 
     assert "stage 2: was interrupted; it goes on after step 4 of 8" in again.output
     assert same_weights(undisturbed / "cg3.safetensors", tmp_path / "out/cg3.safetensors")
     assert not (tmp_path / "out/cg3-step00000004-state").exists()
+
+
+def test_more_steps_go_on_where_a_finished_run_ended(world: World, tmp_path: Path) -> None:
+    """Also bit for bit, where the schedule does not depend on the end. Stage 1 stays what stage 2 has started from."""
+    settings = {"lr_scheduler": "constant", "save_state_on_train_end": True, "shuffle_caption": True, "max_train_steps": 2}
+    longer = {"stage2": {"resolution": "192,192", "train_batch_size": 2, "max_train_steps": 4}}
+    at_once, by_turns = tmp_path / "at_once", tmp_path / "by_turns"
+    for folder in (at_once, by_turns):
+        folder.mkdir()
+    assert world.train(at_once, composite=longer, **settings).code == 0
+    assert world.train(by_turns, **settings).code == 0
+
+    further = world.train(by_turns, **{**settings, "max_train_steps": 4})
+
+    assert further.code == 0
+    assert "stage 1: finished already" in further.output
+    assert "stage 2: goes on for longer after step 2, from " in further.output
+    for name in ("cg3-stage1", "cg3"):
+        assert same_weights(at_once / f"out/{name}.safetensors", by_turns / f"out/{name}.safetensors"), name
+    again = world.train(by_turns, **{**settings, "max_train_steps": 4})
+    assert again.code == 0
+    assert again.output.count("finished already") == 2
+
+
+def test_a_run_that_never_began_asks_for_nothing(world: World, tmp_path: Path) -> None:
+    """It stops when upstream finds its VAE to be none; the config is mended, and so is another setting."""
+    bad = tmp_path / "bad.safetensors"
+    save_file({"nothing": torch.zeros(1)}, bad)
+    stopped = world.train(tmp_path, vae=str(bad), **SETTINGS)
+    assert stopped.code != 0
+    assert (tmp_path / "out/cg3.run.json").exists()
+
+    mended = world.train(tmp_path, "--stage", "1", **{**SETTINGS, "learning_rate": 1e-3, "max_train_steps": 1})
+
+    assert mended.code == 0
+    assert "stage 1: was interrupted, and no state of it was saved; it starts over" in mended.output
 
 
 def test_images_that_are_gone_in_mid_run_can_be_put_back(world: World, tmp_path: Path) -> None:

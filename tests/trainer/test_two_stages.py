@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 import toml
+import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from lycoris_composite import __version__
-from tests.helpers import PHOTOS
+from tests.helpers import PHOTOS, ROOT
 from tests.world import World
 
 CACHES = {
@@ -92,6 +93,44 @@ def test_stage_two_starts_from_exactly_what_stage_one_saved(world: World, tmp_pa
     assert any(first[key].abs().sum() > 0 for key in first if key.endswith("hada_w2_a")), "stage 1 trained nothing"
 
 
+def test_a_config_as_guis_export_it(world: World, tmp_path: Path) -> None:
+    """With a byte order mark, empty fields, values that the parser's choices lack and the prompt in place of its file; and
+    with a second stage that keeps the text encoder as it is."""
+    config = world.write_config(
+        tmp_path, vae="", logging_dir="", wandb_run_name="", max_token_length=75, dynamo_backend="no", sample_every_n_steps=3,
+        sample_prompts="rin, smile --w 64 --h 64 --s 2 --d 1", composite={"stage2": {"resolution": "192,192", "text_encoder_lr": 0.0}},
+    )  # fmt: skip
+    config.write_bytes(b"\xef\xbb\xbf" + config.read_bytes())
+
+    run = world.command(
+        tmp_path, str(ROOT / "train_composite.py"), "--config", str(config), "--sd_scripts", str(world.sd_scripts)
+    )
+
+    assert run.code == 0
+    assert "ERROR" not in run.output
+    assert len(list((tmp_path / "out/sample").glob("cg3-stage1_*.png"))) == 1
+    assert len(list((tmp_path / "out/sample").glob("cg3_*.png"))) == 1
+    first, second = load_file(tmp_path / "out/cg3-stage1.safetensors"), load_file(tmp_path / "out/cg3.safetensors")
+    assert first.keys() == second.keys()
+    changed = {key for key in first if not first[key].equal(second[key])}
+    assert changed
+    assert all(key.startswith("lora_unet") for key in changed)
+    assert any(key.startswith("lora_te") for key in first)
+
+
+def test_network_weights_of_another_algorithm_are_no_start(world: World, tmp_path: Path) -> None:
+    weights = tmp_path / "other.safetensors"
+    save_file({"lora_unet_mid_block_attentions_0_proj_in.lora_up.weight": torch.zeros(4, 4)}, weights)
+
+    run = world.train(tmp_path, network_weights=str(weights))
+
+    assert run.code == 2
+    [sentence] = [line for line in run.output.splitlines() if line.startswith("error: ")]
+    assert "other.safetensors: none of its 1 tensors fits the network" in sentence
+    assert "Traceback" not in run.output
+    assert not (tmp_path / "out/cg3-stage1.safetensors").exists()
+
+
 def test_saved_file_is_a_kohya_loha_and_says_how_it_was_made(world: World, tmp_path: Path) -> None:
     run = world.train(tmp_path, composite={"composites_per_image": 0.5})
 
@@ -167,18 +206,33 @@ def test_flags_and_set_win_over_the_file(world: World, tmp_path: Path) -> None:
 
 
 def test_dataset_config_and_alpha_masks(world: World, tmp_path: Path) -> None:
+    """With captions as a tagger writes them, and a trigger word by hand: plain upstream would refuse that."""
+    data = shutil.copytree(world.folder / "data", tmp_path / "data")
+    for caption in data.rglob("*.txt"):
+        name, *tags = caption.read_text().split(", ")
+        caption.write_text(", ".join([*tags, name]))
     subsets = [
         {"image_dir": str(folder), "num_repeats": 1, "alpha_mask": folder.name.endswith("rin")}
-        for folder in sorted((world.folder / "data").iterdir())
+        | ({"trigger": "uz"} if folder.name.endswith("uzuki") else {})
+        for folder in sorted(data.iterdir())
     ]
     dataset_config = tmp_path / "data.toml"
     dataset_config.write_text(toml.dumps({"datasets": [{"resolution": 128, "batch_size": 1, "subsets": subsets}]}))
 
-    run = world.train(tmp_path, train_data_dir=None, dataset_config=str(dataset_config), masked_loss=True)
+    run = world.train(tmp_path, train_data_dir=None, dataset_config=str(dataset_config), masked_loss=True, sample_prompts=None)
 
     assert run.code == 0
     written = toml.loads((tmp_path / "out/cg3-dataset.toml").read_text())
     assert written["datasets"][0]["composite"]["join"] == "latent"
+    assert [subset.get("trigger") for subset in written["datasets"][0]["subsets"]] == [None, None, "uz"]
+    assert "trigger" not in (tmp_path / "out/cg3-stage1-dataset.toml").read_text()
+    how = "the folder's name, in every caption"
+    assert f"characters: mio (3, {how}), rin (3, {how}), uz (3, by hand, in no caption); " in run.output
+    [characters] = json.loads(metadata_of(tmp_path / "out/cg3.safetensors")["ss_composite_characters"])
+    assert [one["trigger"] for one in characters] == ["mio", "rin", "uz"]
+    prompts = [prompt["prompt"] for prompt in json.loads((tmp_path / "out/cg3-prompts.json").read_text())]
+    assert prompts[0].startswith("mio, 1girl")
+    assert "uz/mio/COMPOSITE, " in "".join(prompts)
     [dataset] = json.loads(metadata_of(tmp_path / "out/cg3.safetensors")["ss_datasets"])
     assert dataset["resolution"] == [192, 192]
     assert dataset["batch_size_per_device"] == 2

@@ -3,41 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from lycoris_composite import checkout
-from lycoris_composite.errors import UserError
+from lycoris_composite.trainers.kohya import FITTING_VERSIONS
 from tests.helpers import ROOT
+from tests.trainer.conftest import VERSIONS
 from tests.world import World
 
 CHECK = "import sys, pathlib; from lycoris_composite import launcher; from lycoris_composite.trainers.kohya import Upstream; "
 CHECK += "sys.exit(launcher.report(lambda: Upstream(pathlib.Path(sys.argv[1]), 'train_network').check('lycoris.kohya')))"
-
-
-@pytest.fixture(scope="module")
-def version_of(sd_scripts: Path, tmp_path_factory: pytest.TempPathFactory):
-    """A checkout of another version, cloned from the one at hand."""
-
-    def get(ref: str) -> Path:
-        folder = tmp_path_factory.mktemp("versions") / "sd-scripts"
-        try:
-            checkout._clone(str(sd_scripts), ref, folder)
-        except UserError as error:
-            pytest.skip(f"this clone has no {ref}: {error}")
-        return folder
-
-    return get
-
-
-@pytest.mark.parametrize("ref", ["v0.10.0", "v0.10.1", "48d368fa"])
-def test_every_patch_fits(world: World, tmp_path: Path, version_of, ref: str) -> None:
-    check = world.command(tmp_path, "-c", CHECK, str(version_of(ref)))
-    assert check.code == 0
-    assert "error:" not in check.output
 
 
 EVERY_TRAINER = """
@@ -77,17 +58,40 @@ def test_a_version_before_the_strategies_is_refused_in_one_sentence(world: World
     assert check.code == 2
     [sentence] = [line for line in check.output.splitlines() if line.startswith("error: ")]
     assert f"sd-scripts at {checkout.version(folder)}" in sentence
-    assert "known to fit: v0.10.0, v0.10.1 and main at 48d368fa" in sentence
+    assert f"known to fit: {FITTING_VERSIONS}" in sentence
     assert "Traceback" not in check.output
 
 
-def test_main_trains_both_stages(world: World, tmp_path: Path, version_of) -> None:
-    run = world.train(tmp_path, "--sd_scripts", str(version_of("48d368fa")))
-    assert run.code == 0
-    assert (tmp_path / "out/cg3.safetensors").exists()
+# Six steps of single images and of composites, a state after every second one; a step is looked at before it is taken.
+SETTINGS = {
+    "max_train_steps": 4,
+    "save_every_n_steps": 2,
+    "save_state": True,
+    "lr_scheduler": "cosine",
+    "shuffle_caption": True,
+}
 
 
-@pytest.mark.parametrize("lycoris", ["3.4.0", "4.1.3"])
+@pytest.mark.parametrize("ref", VERSIONS)
+def test_both_stages_train_and_go_on_after_a_kill_bit_for_bit(world: World, tmp_path: Path, version_of, ref: str) -> None:
+    flags = ("--sd_scripts", str(version_of(ref)))
+    plain, struck = tmp_path / "plain", tmp_path / "struck"
+    for folder in (plain, struck):
+        folder.mkdir()
+
+    undisturbed = world.train(plain, *flags, **SETTINGS)
+    killed = world.strike(struck, "step", 8, "9", *flags, **SETTINGS)
+    again = world.train(struck, *flags, **SETTINGS)
+
+    assert (undisturbed.code, killed.code, again.code) == (0, -signal.SIGKILL, 0)
+    assert "stage 2: was interrupted; it goes on after step 2 of 4" in again.output
+    for name in ("cg3-stage1", "cg3"):
+        first, second = load_file(plain / f"out/{name}.safetensors"), load_file(struck / f"out/{name}.safetensors")
+        assert first.keys() == second.keys()
+        assert all(first[key].equal(second[key]) for key in first), name
+
+
+@pytest.mark.parametrize("lycoris", ["3.4.0", "4.0.0", "4.1.3"])
 def test_the_guides_config_reaches_its_first_step(world: World, tmp_path: Path, lycoris: str) -> None:
     """examples/cg3.toml with only paths and --cpu given, stopped at the first step that the progress bar counts."""
     packages = tmp_path / "packages"

@@ -1,0 +1,324 @@
+"""Whether a stage's network can be made, and whether stage 2 goes on with exactly what stage 1 saves.
+
+Stage 2 begins when stage 1 has cost hours, so both networks are first made for a model of a few weights: what the one
+saves, the other has to hold. Upstream itself loads what fits and says nothing of the rest.
+"""
+
+from __future__ import annotations
+
+import importlib
+import tempfile
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lycoris_composite.errors import UserError, nearest, one_line
+from lycoris_composite.stages import Stage
+from lycoris_composite.trainers.machine import kept_quiet
+
+LYCORIS = "lycoris.kohya"
+# What decides which tensors a network has, and what alpha scales them by.
+_SHAPING = ("network_module", "network_dim", "network_alpha", "network_train_unet_only", "network_train_text_encoder_only")
+_DEFAULTS = {"network_dim": 4, "network_alpha": 1}  # upstream's and LyCORIS's
+# Network arguments that leave tensors as they are. All others have to be the same in both stages.
+_FREE_ARGUMENTS = {
+    *("dropout", "rank_dropout", "module_dropout"),
+    *("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio"),
+}
+_NUMBERS = ("conv_dim", "conv_alpha", "dropout", "rank_dropout", "module_dropout", "block_size", "factor", "constraint")
+_LARGEST_DIM = 10_000  # no layer is as wide; LoKr alone takes a larger one, for whole matrices
+_WIDTH = 64
+
+
+def network_args(settings: Mapping[str, Any]) -> dict[str, str]:
+    """`network_args` by name, as upstream parts them."""
+    return dict(str(argument).split("=", 1) for argument in settings.get("network_args") or [] if "=" in str(argument))
+
+
+def network_arg_errors(settings: Mapping[str, Any], where: str) -> Iterator[UserError]:
+    """One for each network argument that is none, or that the installed LyCORIS does not have. LyCORIS itself ignores the
+    one (`agol=loha` trains LoCon) and raises a bare KeyError for the other."""
+    given = settings.get("network_args") or []
+    if not isinstance(given, list):
+        return  # what is no list is refused for its type
+    yield from key_value_errors(given, f"{where}, network_args")
+    if settings.get("network_module") == LYCORIS:
+        yield from _lycoris_errors(network_args(settings), f"{where}, network_args")
+    dims = {"network_dim": settings.get("network_dim"), "network_args conv_dim": network_args(settings).get("conv_dim")}
+    for key, value in dims.items():
+        is_whole = network_args(settings).get("algo", "").lower() == "lokr"
+        if str(value).isdecimal() and int(str(value)) > _LARGEST_DIM and not is_whole:
+            yield UserError(f"{where} {key}: {value} is out of range; no layer is as wide, give {_LARGEST_DIM:,} or less.")
+
+
+def key_value_errors(arguments: Sequence[Any], where: str) -> Iterator[UserError]:
+    """One for each of a list of arguments that is no key=value."""
+    for argument in arguments:
+        key, equals, value = str(argument).partition("=")
+        if not equals or not key.strip():
+            for colon in (":", " "):
+                if colon in key.strip():
+                    key, _, value = (part.strip() for part in key.strip().partition(colon))
+                    break
+            yield UserError(f'{where}: "{argument}" is not of the form key=value; write "{key or "key"}={value or "value"}".')
+
+
+def _lycoris_errors(given: Mapping[str, str], where: str) -> Iterator[UserError]:
+    from lycoris.config import PRESET
+    from lycoris.kohya import create_network
+    from lycoris.wrapper import deprecated_arg_dict, network_module_dict
+
+    # The names that create_network asks its keywords for stand in its code; there is no list of them.
+    known = {name for name in create_network.__code__.co_consts if isinstance(name, str) and name.isidentifier()}
+    known |= deprecated_arg_dict.keys()
+    for key, value in given.items():
+        if key not in known:
+            yield UserError(f"{where} {key}: unknown to LyCORIS{nearest(key, known) or '; remove it.'}")
+        elif key == "algo" and value.lower() not in network_module_dict:
+            hint = nearest(value, network_module_dict) or f"; choose one of {', '.join(network_module_dict)}."
+            yield UserError(f'{where} algo: "{value}" is no LyCORIS algorithm{hint}')
+        elif key == "preset" and value not in PRESET and not Path(value).is_file():
+            hint = nearest(value, PRESET) or f"; choose one of {', '.join(PRESET)}, or name a preset's file."
+            yield UserError(f'{where} preset: "{value}" is no LyCORIS preset{hint}')
+        elif key in _NUMBERS and value and not _is_number(value):
+            yield UserError(f'{where} {key}: "{value}" is no number; write one.')
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def network_errors(stages: Sequence[Stage], where: str) -> Iterator[UserError]:
+    """One for each setting that makes another network of stage 2, else for a network that cannot be made or that does not
+    hold again what it has saved. `stages` are both, or the one that is to run."""
+    *_, last = stages
+    differences = list(_differences(*stages, where)) if len(stages) == 2 else []
+    yield from differences
+    if not differences:
+        yield from _rehearsal_errors(stages, where, is_sure=last.trainer in ("train_network", "builtin"))
+
+
+def _differences(first: Stage, second: Stage, where: str) -> Iterator[UserError]:
+    place = f"{where}, [composite.stage2]"
+    for key in _SHAPING:
+        one, other = (stage.settings.get(key) or _DEFAULTS.get(key) for stage in (first, second))
+        if one != other:
+            yield _other_network(f"{place} {key}", one, other, _instead(key))
+    one, other = network_args(first.settings), network_args(second.settings)
+    for key in sorted({*one, *other} - _FREE_ARGUMENTS):
+        if one.get(key) != other.get(key):
+            yield _other_network(f"{place} network_args {key}", one.get(key), other.get(key), "take it from stage 1")
+
+
+def _instead(key: str) -> str:
+    """How to get what somebody may want of a setting that only the whole run can have."""
+    return {
+        "network_train_unet_only": "set text_encoder_lr = 0 there, which keeps stage 1's text encoder as it is",
+        "network_train_text_encoder_only": "set unet_lr = 0 there, which keeps stage 1's U-Net as it is",
+    }.get(key, "leave it out there")
+
+
+def _other_network(place: str, one: Any, other: Any, instead: str) -> UserError:
+    shown = ["not set" if value is None else str(value) for value in (one, other)]
+    return UserError(
+        f"{place}: {shown[1]}, but {shown[0]} in stage 1, whose network stage 2 goes on with; {instead}, or set it for both."
+    )
+
+
+def _rehearsal_errors(stages: Sequence[Stage], where: str, is_sure: bool) -> Iterator[UserError]:
+    settings = [stage.settings for stage in stages]
+    module_name = settings[0].get("network_module")
+    if not (is_sure or module_name == LYCORIS) or settings[0].get("dim_from_weights"):
+        return  # its layers are those of another model, or of a file
+    try:
+        lost = _lost(settings)
+    except MemoryError:
+        return
+    except (Exception, SystemExit) as error:  # networks raise anything for arguments that they cannot use
+        yield UserError(
+            f"{where} network_args: {module_name} cannot make a network of these settings ({reason(error)}); correct them."
+        )
+        return
+    if lost:
+        algorithm = network_args(settings[0]).get("algo") or module_name
+        yield UserError(
+            f"{where} network_args: {algorithm} does not load again what it has saved (seen for {lost} tensors of a small "
+            "model), so stage 2 would lose a part of stage 1; choose another algorithm."
+        )
+
+
+def reason(error: BaseException) -> str:
+    """What upstream says of a failure, in one language and not at any length."""
+    return textwrap.shorten(one_line(error).partition(" / ")[0], 200, placeholder=" …") or type(error).__name__
+
+
+def _lost(settings: Sequence[Mapping[str, Any]]) -> int:
+    """How many tensors that the first network saves are not those that the last one holds after loading them."""
+    with kept_quiet(), tempfile.TemporaryDirectory() as folder:
+        saved = Path(folder) / "network.safetensors"
+        first = made_network(settings[0])
+        for parameter in first.parameters():
+            parameter.data.copy_(torch.linspace(-0.1, 0.1, parameter.numel()).reshape(parameter.shape))
+        first.save_weights(str(saved), None, {})
+        second = made_network(settings[-1], str(saved))
+        second.load_weights(str(saved))
+        return len(not_held(saved, second))
+
+
+def made_network(settings: Mapping[str, Any], weights: str | None = None) -> Any:
+    """A stage's network, made for a small model as upstream's `NetworkTrainer.train` makes it, `weights` for
+    `dim_from_weights`. Raises what the network raises."""
+    module = importlib.import_module(settings["network_module"])
+    arguments: dict[str, Any] = dict(network_args(settings))
+    with _own_class_state(module), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        text_encoder, unet = _text_encoder(), _unet()
+        if settings.get("dim_from_weights") and weights:
+            network, _ = module.create_network_from_weights(1, weights, None, text_encoder, unet, **arguments)
+        else:
+            dropout = settings.get("network_dropout")
+            arguments = {"dropout": dropout, **arguments}
+            dim, alpha = settings.get("network_dim"), settings.get("network_alpha", 1)
+            network = module.create_network(1.0, dim, alpha, None, text_encoder, unet, neuron_dropout=dropout, **arguments)
+        parts = not settings.get("network_train_unet_only"), not settings.get("network_train_text_encoder_only")
+        network.apply_to(text_encoder, unet, *parts)
+    return network
+
+
+@contextmanager
+def _own_class_state(module: Any) -> Iterator[None]:
+    """LyCORIS writes a preset onto its class, where the next network finds it; here it is taken back."""
+    classes = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
+    before = [(one, name, value) for one in classes for name, value in vars(one).items() if name.isupper()]
+    try:
+        yield
+    finally:
+        for one, name, value in before:
+            setattr(one, name, value)
+
+
+def not_held(weights: Path, network: Any) -> list[str]:
+    """The names of a file's tensors that the network does not hold. LyCORIS's `full` adds them to the base's and takes
+    them off again, which rounds; everything else is exact."""
+    found = _tensors(weights)
+    own = network.state_dict()
+    return [name for name, value in found.items() if name not in own or not _is_same(own[name], value)]
+
+
+def _tensors(weights: Path) -> dict[str, torch.Tensor]:
+    if weights.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(weights)
+    return torch.load(weights, map_location="cpu", weights_only=True)
+
+
+def _is_same(own: torch.Tensor, saved: torch.Tensor) -> bool:
+    if own.shape != saved.shape:
+        return False
+    own = own.detach().cpu()
+    if not saved.is_floating_point() or own.to(saved.dtype).equal(saved):
+        return bool(own.to(saved.dtype).equal(saved))
+    return torch.allclose(own.float(), saved.float(), rtol=torch.finfo(saved.dtype).eps, atol=1e-6)
+
+
+def load_surely(load: Callable[[str], Any], network: Any, is_continued: bool, say: Callable[[str], None]) -> Callable:
+    """`load_weights` that looks at what came of it. Raises UserError where nothing of the file fits the network, or, where
+    a stage goes on with the file of the stage before it, where a single tensor is not as it was."""
+
+    def loading(file: str) -> Any:
+        result = load(file)
+        lost = not_held(Path(file), network)
+        names = list(_tensors(Path(file)))
+        if lost and is_continued:
+            raise UserError(
+                f"{file}: {len(lost)} of its {len(names)} tensors are not in the network as they were saved (such as "
+                f"{lost[0]}); give stage 2 the network of stage 1."
+            )
+        missing = [name for name in names if name not in network.state_dict()]
+        if len(missing) == len(names):
+            raise UserError(
+                f"{file}: none of its {len(names)} tensors fits the network (such as {names[0] if names else 'none at all'}); "
+                "set network_module and network_args as they were for it, or leave network_weights out."
+            )
+        if missing:
+            say(f"{file}: {len(missing)} of its {len(names)} tensors are in no part of this network and are left out")
+        return result
+
+    return loading
+
+
+def _block(name: str, **layers: torch.nn.Module) -> torch.nn.Module:
+    """A module of the class name that networks look for."""
+    block = type(name, (torch.nn.Module,), {})()
+    for key, layer in layers.items():
+        block.add_module(key, layer)
+    return block
+
+
+def _list(*modules: torch.nn.Module) -> torch.nn.ModuleList:
+    return torch.nn.ModuleList(modules)
+
+
+def _linear(inside: int = _WIDTH, outside: int = _WIDTH) -> torch.nn.Linear:
+    return torch.nn.Linear(inside, outside)
+
+
+def _conv(size: int, inside: int = _WIDTH, outside: int = _WIDTH) -> torch.nn.Conv2d:
+    return torch.nn.Conv2d(inside, outside, size, padding=size // 2)
+
+
+def _attention() -> torch.nn.Module:
+    return _block("CrossAttention", to_q=_linear(), to_k=_linear(), to_v=_linear(), to_out=_list(_linear()))
+
+
+def _unet() -> torch.nn.Module:
+    """A block of each kind that SD's U-Net has."""
+    forward = _block(
+        "FeedForward", net=_list(_block("GEGLU", proj=_linear(_WIDTH, 8 * _WIDTH)), torch.nn.Identity(), _linear(4 * _WIDTH))
+    )
+    layer = _block(
+        "BasicTransformerBlock", norm1=torch.nn.LayerNorm(_WIDTH), attn1=_attention(), attn2=_attention(), ff=forward
+    )
+    transformer = _block(
+        "Transformer2DModel",
+        norm=torch.nn.GroupNorm(32, _WIDTH),
+        proj_in=_conv(1),
+        transformer_blocks=_list(layer),
+        proj_out=_conv(1),
+    )
+    resnet = _block(
+        "ResnetBlock2D", norm1=torch.nn.GroupNorm(32, _WIDTH), conv1=_conv(3), time_emb_proj=_linear(4 * _WIDTH), conv2=_conv(3)
+    )
+    down = _block(
+        "CrossAttnDownBlock2D",
+        attentions=_list(transformer),
+        resnets=_list(resnet),
+        downsamplers=_list(_block("Downsample2D", conv=_conv(3))),
+    )
+    up = _block("UpBlock2D", upsamplers=_list(_block("Upsample2D", conv=_conv(3))))
+    time = _block("TimeEmbedding", linear_1=_linear(_WIDTH, 4 * _WIDTH), linear_2=_linear(4 * _WIDTH, 4 * _WIDTH))
+    return _block(
+        "UNet2DConditionModel",
+        conv_in=_conv(3, 4),
+        time_embedding=time,
+        down_blocks=_list(down),
+        up_blocks=_list(up),
+        conv_out=_conv(3, _WIDTH, 4),
+    )
+
+
+def _text_encoder() -> torch.nn.Module:
+    attention = _block("CLIPAttention", q_proj=_linear(), k_proj=_linear(), v_proj=_linear(), out_proj=_linear())
+    layer = _block(
+        "CLIPEncoderLayer", self_attn=attention, mlp=_block("CLIPMLP", fc1=_linear(_WIDTH, 4 * _WIDTH), fc2=_linear(4 * _WIDTH))
+    )
+    return _block("CLIPTextModel", text_model=_block("CLIPTextTransformer", encoder=_block("CLIPEncoder", layers=_list(layer))))
