@@ -23,6 +23,7 @@ _WILDCARD = re.compile(r"\{([^}]+)\}")
 _MOST_CHOICES = 256  # that are looked at where several wildcards stand in one tag
 FIELDS = ("left", "right", "left_tags", "right_tags")
 _FIELD_LIST = "{" + "}, {".join(FIELDS) + "}"
+_COMMAS = (", ", ", ")
 DEFAULT_TEMPLATE = "{left}/{right}/COMPOSITE, {left_tags}, {right_tags}"
 
 
@@ -132,15 +133,18 @@ def marker(template: str) -> str | None:
     return None
 
 
-def render(template: str, triggers: Sequence[str], tags: Sequence[Sequence[str]]) -> str:
-    """The template filled in; a tag list that is empty leaves no stray comma."""
-    return "".join(text for _, text in spans(template, triggers, tags))
+def render(template: str, triggers: Sequence[str], tags: Sequence[Sequence[str]], joints: Sequence[str] = _COMMAS) -> str:
+    """The template filled in; a tag list that is empty leaves no stray comma. `joints` stand between each side's tags."""
+    return "".join(text for _, text in spans(template, triggers, tags, joints))
 
 
-def spans(template: str, triggers: Sequence[str], tags: Sequence[Sequence[str]]) -> list[tuple[str, str]]:
+def spans(
+    template: str, triggers: Sequence[str], tags: Sequence[Sequence[str]], joints: Sequence[str] = _COMMAS
+) -> list[tuple[str, str]]:
     """The filled template in pieces, each after what it is: `left` or `right` for tags, `name` for all else. A piece
     holds the comma behind it."""
-    values = dict(zip(FIELDS, (*triggers, *(", ".join(side) for side in tags)), strict=True))
+    sides = (joint.join(side) for joint, side in zip(joints, tags, strict=True))
+    values = dict(zip(FIELDS, (*triggers, *sides), strict=True))
     found: list[tuple[str, str]] = []
     for part in _parts(template):
         filled = [(_ROLES.get(field, "name"), fixed if field is None else values[field]) for fixed, field in part]
@@ -168,12 +172,19 @@ def _parts(template: str) -> list[list[tuple[str, str | None]]]:
 
 @dataclass(frozen=True)
 class CaptionParts:
-    """A composite's caption before it is one text: by side, the trigger word, the tags, and the tags that the budget
-    had no room for."""
+    """A composite's caption before it is one text: by side, the trigger word, the tags, the tags that the budget had no
+    room for, and what stands between tags."""
 
     triggers: tuple[str, ...]
     tags: tuple[list[str], ...]
     cut: tuple[list[str], ...]
+    joints: tuple[str, ...] = _COMMAS
+
+    def text(self, template: str) -> str:
+        return render(template, self.triggers, self.tags, self.joints)
+
+    def spans(self, template: str) -> list[tuple[str, str]]:
+        return spans(template, self.triggers, self.tags, self.joints)
 
 
 def caption_parts(
@@ -183,8 +194,10 @@ def caption_parts(
     epoch: int,
     progress: Progress = NO_PROGRESS,
     budget: Budget | None = None,
+    by_separator: bool = False,
 ) -> CaptionParts | None:
-    """One draw of all that the panels' rules leave to chance.
+    """One draw of all that the panels' rules leave to chance. `by_separator` joins tags by `caption_separator`, as upstream
+    does it since v0.11.1 where it has shuffled them; before, it always takes a comma.
 
     The caption is dropped as a whole (None) where upstream would drop every panel's own. Over the budget, the panel with
     more free tags gives up its last ones, then all do, one each: so none is cut alone, and none with few tags loses them
@@ -198,9 +211,10 @@ def caption_parts(
         names.append(name)
         sides.append(_vary(tags, panel.rules, rng, progress))
     triggers = tuple(names)
-    kept = sides if budget is None else _fit(template, triggers, sides, budget)
+    joints = tuple(f"{panel.rules.caption_separator} " if by_separator else ", " for panel in panels)
+    kept = sides if budget is None else _fit(template, triggers, sides, joints, budget)
     cut = tuple(_cut(side, own) for side, own in zip(sides, kept, strict=True))
-    return CaptionParts(triggers, tuple(side.in_order for side in kept), cut)
+    return CaptionParts(triggers, tuple(side.in_order for side in kept), cut, joints)
 
 
 def _cut(side: _Tags, kept: _Tags) -> list[str]:
@@ -352,11 +366,12 @@ def _joined(tags: _Tags, rules: CaptionRules) -> _Tags:
     return _Tags(*([tag.replace(old, new) for tag in part] for part in (tags.kept, tags.free, tags.last)))
 
 
-def _fit(template: str, triggers: Sequence[str], sides: Sequence[_Tags], budget: Budget) -> list[_Tags]:
+def _fit(template: str, triggers: Sequence[str], sides: Sequence[_Tags], joints: Sequence[str], budget: Budget) -> list[_Tags]:
     """The sides with as many tags as the budget has room for."""
 
     def fits(rounds: int) -> bool:
-        return budget.count(render(template, triggers, [side.in_order for side in _shortened(sides, rounds)])) <= budget.limit
+        tags = [side.in_order for side in _shortened(sides, rounds)]
+        return budget.count(render(template, triggers, tags, joints)) <= budget.limit
 
     if fits(0):
         return list(sides)

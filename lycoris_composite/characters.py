@@ -44,6 +44,8 @@ class Subset:
     trigger: str | None = None  # as its table settles it by hand
     held_out: float = 0.0  # the share of its images that validation keeps, chosen by `held_out_seed`
     held_out_seed: int = 0
+    largest_skipped: tuple[int, int] | None = None  # upstream's skip_image_resolution: pictures of no more pixels are left out
+    small: tuple[str, ...] = ()  # the names of those
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,16 @@ class Character:
 def read_subset(subset: Subset, skipped: Collection[str] = ()) -> Subset:
     """The subset with its images' sizes and captions, but for the images to be skipped. Raises UserError naming the
     file that cannot be used."""
-    paths = _trained([path for path in image_paths(subset) if os.path.normpath(path) not in skipped], subset)
+    paths = [path for path in image_paths(subset) if os.path.normpath(path) not in skipped]
+    small = {path for path in paths if is_too_small(_readable_size(path), subset)} if subset.largest_skipped else set()
+    paths = _trained([path for path in paths if path not in small], subset)
     images = [TrainingImage(str(path), _readable_size(path), *_caption_of(path, subset)) for path in paths]
-    return replace(subset, images=tuple(images))
+    return replace(subset, images=tuple(images), small=tuple(sorted(path.name for path in small)))
+
+
+def is_too_small(size: tuple[int, int], subset: Subset) -> bool:
+    """Whether skip_image_resolution leaves out a picture of this size."""
+    return subset.largest_skipped is not None and math.prod(size) <= math.prod(subset.largest_skipped)
 
 
 def _trained(paths: list[Path], subset: Subset) -> list[Path]:
@@ -111,7 +120,8 @@ def image_paths(subset: Subset) -> list[Path]:
 def why_unusable(path: Path, subset: Subset) -> str | None:
     """What is wrong with an image or its caption, as a sentence, or None. Decodes the image."""
     try:
-        _readable_size(path)
+        if is_too_small(_readable_size(path), subset):
+            return None
         read_caption(path, subset)
         read_image(path)
     except UserError as error:

@@ -70,6 +70,22 @@ def version(folder: Path) -> str:
     return UNKNOWN
 
 
+def leaves_out_small_pictures(folder: Path) -> bool:
+    """Whether this upstream has skip_image_resolution; read in its text, for whoever imports no trainer."""
+    return "skip_image_resolution" in _library_text(folder, "config_util")
+
+
+def joins_by_separator(folder: Path) -> bool:
+    """Whether this upstream joins the tags that it has shuffled by `caption_separator`, and not always by a comma."""
+    pattern = r"caption_separator\} [\"']\.join\("
+    return any(re.search(pattern, _library_text(folder, name)) for name in ("dataset", "train_util"))
+
+
+def _library_text(folder: Path, name: str) -> str:
+    path = folder / "library" / f"{name}.py"
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
 def setup(url: str, ref: str, folder: Path, tokenizers: bool = False) -> list[str]:
     """Clones sd-scripts, installs its requirements and, if asked, fetches CLIP's tokenizers; a line for what was done.
     Run twice, it changes nothing. Nothing else in this project fetches anything."""

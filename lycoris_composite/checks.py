@@ -23,7 +23,7 @@ from lycoris_composite.inputs import (
 from lycoris_composite.plan import Plan
 from lycoris_composite.prompts import prompt_file_error
 from lycoris_composite.stages import DEFAULT_NAME, Stage, stages_of, without_cuda
-from lycoris_composite.subsets import Dataset
+from lycoris_composite.subsets import SKIP, Dataset, without_skip
 from lycoris_composite.whole import check_writable
 
 BUILTIN = "builtin"
@@ -138,6 +138,8 @@ def _check_settings(done: Checked, request: Request, judge: Judge, say: Callable
         judge.each(trainer.option_errors(settings.stage2, f"{request.config}, [composite.stage2]"))
         if settings.trainer != BUILTIN:  # which refuses what it does not know
             done.ignored += map(sentence, trainer.option_errors(settings.kohya, str(request.config)))
+            if SKIP not in trainer.known_options():
+                settings = without_skip(settings)
     done.settings = _on_cpu(settings, say) if request.cpu else settings
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from lycoris_composite import checkout
 from lycoris_composite.captions import Budget
 from lycoris_composite.compose import join_panels
 from lycoris_composite.config import Settings
@@ -20,7 +22,7 @@ from lycoris_composite.overview import Sample, samples
 from lycoris_composite.pairing import epoch_order
 from lycoris_composite.plan import CACHED_PIXEL_EPOCHS, Composite, Plan
 from lycoris_composite.stages import Stage, stages_of
-from lycoris_composite.subsets import check_types
+from lycoris_composite.subsets import check_types, without_skip
 
 _OTHER_LIMITS = ("lumina_train_network",)  # trainers whose own tokenizers cut captions
 # What draws anew each time, and is left out of pictures.
@@ -64,12 +66,15 @@ class Reading:
 def read(settings: Settings) -> Reading:
     """Reads the data as training will, but for files that cannot be used. Raises UserError for data that no run would
     take."""
+    upstream = _upstream(settings)
+    if upstream is not None and not checkout.leaves_out_small_pictures(upstream):
+        settings = without_skip(settings)
     first, second = stages_of(settings)
     for stage in (first, second):
         check_types(stage.settings, str(settings.path))
     singles, datasets = single_datasets(first), datasets_to_join(settings)
     bad = bad_files([*singles, *datasets], show_progress=True)
-    plans = plans_of(settings, datasets, bad)
+    plans = plans_of(settings, datasets, bad, upstream is not None and checkout.joins_by_separator(upstream))
     for plan in plans:
         if plan.options.join == "pixel" and second.caches_latents:
             plan.cycle_epochs = CACHED_PIXEL_EPOCHS
@@ -78,6 +83,14 @@ def read(settings: Settings) -> Reading:
     budget, notes = _budget(second)
     notes += passed_over((first, second), singles, plans)
     return Reading((first, second), plans, costs, budget, bad, [*notes, *_not_shown(second.settings)])
+
+
+def _upstream(settings: Settings) -> Path | None:
+    """The sd-scripts that a run would take; None where it takes none, or there is none yet."""
+    try:
+        return None if settings.trainer == "builtin" else checkout.find()
+    except UserError:
+        return None
 
 
 def _not_shown(settings: Mapping[str, Any]) -> Iterator[str]:

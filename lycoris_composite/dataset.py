@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -26,17 +28,18 @@ from library.train_util import BucketBatchIndex, BucketManager, DreamBoothDatase
 from tqdm import tqdm
 from transformers import CLIPTokenizer
 
-from lycoris_composite import images
+from lycoris_composite import checkout, images
 from lycoris_composite.captions import Budget, CaptionRules, Progress
 from lycoris_composite.characters import Subset, TrainingImage, characters_of
 from lycoris_composite.compose import join_panels
 from lycoris_composite.errors import UserError
 from lycoris_composite.layout import Canvas, Size
-from lycoris_composite.pairing import generator
+from lycoris_composite.pairing import PANELS, generator
 from lycoris_composite.plan import CACHED_PIXEL_EPOCHS, Composite, CompositeOptions, Panel, Plan
 from lycoris_composite.tokens import WordTokenizer
 from sd_scripts_patches.tools import replace
 
+logger = logging.getLogger(__name__)
 # Ends the names of our cache files. Not upstream's suffix: it reads image sizes from the names that end in that.
 CACHE_SUFFIX = "_composite.npz"
 _DEFAULT_MULTIPLE = 64  # upstream forgets bucket_reso_steps where enable_bucket is off; this is its default
@@ -172,8 +175,14 @@ class CompositeDataset(SwitchedDataset):
         """Lays out the plan instead of buckets: one bucket size per batch, as upstream's trainers need."""
         for info in self.image_data.values():
             info.image_size = self.get_image_size(info.absolute_path)
-        characters = characters_of(self._characters_subsets())
-        self.plan = Plan(characters, self._canvas(), self.options, self.batch_size, self.draw_seed)
+        subsets = list(self._characters_subsets())
+        if not self.is_training_dataset and len(subsets) < PANELS:
+            logger.warning("validation: of fewer than two characters it keeps pictures, so no composite is validated")
+            self._length, self.bucket_info = 0, {"buckets": {}}
+            return
+        characters = characters_of(subsets)
+        by_separator = checkout.joins_by_separator(Path(train_util.__file__).parents[1])
+        self.plan = Plan(characters, self._canvas(), self.options, self.batch_size, self.draw_seed, by_separator)
         self._length = self.plan.batches
         self.num_train_images = self.plan.composites
         self.enable_bucket = True
@@ -240,6 +249,8 @@ class CompositeDataset(SwitchedDataset):
         return [i for i in own if not expected(i.bucket_reso, i.latents_npz, i.flip_aug, i.alpha_masked)]
 
     def _infos_to_cache(self) -> list[ImageInfo]:
+        if self.plan is None:
+            return []
         if self.options.join == "pixel":
             self.plan.cycle_epochs = CACHED_PIXEL_EPOCHS
             for epoch in range(1, CACHED_PIXEL_EPOCHS + 1):

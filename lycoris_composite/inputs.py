@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import zipfile
@@ -12,7 +13,15 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from lycoris_composite.characters import Subset, caption_file, image_paths, read_subset, unread_captions, why_unusable
+from lycoris_composite.characters import (
+    Subset,
+    caption_file,
+    image_paths,
+    is_too_small,
+    read_subset,
+    unread_captions,
+    why_unusable,
+)
 from lycoris_composite.config import Settings, read_toml
 from lycoris_composite.errors import UserError
 from lycoris_composite.images import image_size, is_picture
@@ -52,9 +61,9 @@ def bad_files(datasets: Iterable[Dataset], show_progress: bool) -> dict[str, str
     """Every image that cannot be used, itself or for its caption, and why. Reads all of them, in parallel. Raises UserError
     for regularization without images, which upstream would leave out."""
     datasets = list(datasets)
-    subsets: dict[str, Subset] = {
-        one.folder: one for dataset in datasets for one in (*dataset.subsets, *dataset.regularization)
-    }
+    every = [one for dataset in datasets for one in (*dataset.subsets, *dataset.regularization)]
+    every.sort(key=lambda one: -math.prod(one.largest_skipped or (0, 0)))  # the one that reads most wins
+    subsets: dict[str, Subset] = {one.folder: one for one in every}
     for subset in (subset for dataset in datasets for subset in dataset.regularization):
         if not image_paths(subset):
             raise UserError(f"{subset.folder}: no regularization images in it; add some, or take it out of the config.")
@@ -68,6 +77,8 @@ def _why_bad(path: Path, subset: Subset, canvases: Collection[Canvas]) -> str | 
     reason = why_unusable(path, subset)
     if reason is None and canvases:
         width, height = image_size(path)
+        if is_too_small((width, height), subset):
+            return None
         step = next((canvas.multiple for canvas in canvases if has_no_bucket((width, height), canvas)), None)
         if step is not None:
             reason = (
@@ -123,10 +134,11 @@ def _is_in_hub_cache(name: str) -> bool:
     return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and (cache / f"models--{name.replace('/', '--')}").is_dir()
 
 
-def plans_of(settings: Settings, datasets: Sequence[Dataset], skipped: Iterable[str]) -> list[Plan]:
+def plans_of(settings: Settings, datasets: Sequence[Dataset], skipped: Iterable[str], by_separator: bool = False) -> list[Plan]:
     """The plans that training will make, without the images to be skipped."""
     [stage] = stages_of(settings, only=2)
-    return [plan_of(dataset, settings.composite, stage.settings["seed"], frozenset(skipped)) for dataset in datasets]
+    seed, left_out = stage.settings["seed"], frozenset(skipped)
+    return [plan_of(dataset, settings.composite, seed, left_out, by_separator) for dataset in datasets]
 
 
 def passed_over(stages: Sequence[Stage], singles: Iterable[Dataset], plans: Sequence[Plan]) -> list[str]:
@@ -161,14 +173,19 @@ def replaced_pictures(stage: Stage, before: Mapping[str, str], now: Mapping[str,
 
 def with_images(datasets: Iterable[Dataset], plans: Sequence[Plan], skipped: Collection[str] = ()) -> list[Dataset]:
     """The datasets, their subsets read but for the images to be skipped; what plans have read is not read again."""
-    known = {character.subset.folder: character.images for plan in plans for character in plan.characters}
+    known = {_how_read(character.subset): character.subset for plan in plans for character in plan.characters}
 
     def read(subset: Subset) -> Subset:
-        if subset.folder in known:
-            return replace(subset, images=known[subset.folder])
-        return read_subset(subset, skipped)
+        found = known.get(_how_read(subset))
+        return replace(subset, images=found.images, small=found.small) if found else read_subset(subset, skipped)
 
     return [replace(dataset, subsets=tuple(map(read, dataset.subsets))) for dataset in datasets]
+
+
+def _how_read(subset: Subset) -> tuple:
+    """All that decides which images and captions a subset has."""
+    split = subset.held_out, subset.held_out_seed
+    return subset.folder, subset.caption_extension, subset.rules.enable_wildcard, subset.largest_skipped, split
 
 
 def input_digests(stages: Sequence[Stage], subsets: Iterable[Subset], show_progress: bool) -> dict[int, dict[str, str]]:

@@ -47,6 +47,7 @@ def left_out(subset: Subset, latents: str | None) -> Iterator[str]:
     read = [name for name in found.pictures if os.path.splitext(name)[1] in extensions() and name[0] != "."]
     lines = [
         *_pictures(found, read),
+        *_small(subset),
         *_captions(subset, found, read),
         *_one_name(subset, read, latents),
         *(_stale(subset, found, read, latents) if latents else ()),
@@ -77,6 +78,15 @@ def _pictures(found: _Listing, read: Sequence[str]) -> Iterator[str]:
         yield f"{len(hidden):,} hidden picture(s) left out: {some(hidden)}; rename them."
     if found.below:
         yield f"{len(found.below):,} picture(s) in subfolders left out: {some(found.below)}; move them into the folder itself."
+
+
+def _small(subset: Subset) -> Iterator[str]:
+    if subset.small and subset.largest_skipped:
+        width, height = subset.largest_skipped
+        yield (
+            f"{len(subset.small):,} picture(s) left out, as they have no more than {width}x{height} pixels "
+            f"(skip_image_resolution): {some(subset.small)}."
+        )
 
 
 def _captions(subset: Subset, found: _Listing, read: Sequence[str]) -> Iterator[str]:

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from lycoris_composite.captions import Budget, CaptionParts, Progress, all_tags, spans
+from lycoris_composite.captions import Budget, CaptionParts, Progress, all_tags
 from lycoris_composite.characters import Character
 from lycoris_composite.costs import Schedule
 from lycoris_composite.images import covering_size
@@ -60,7 +60,7 @@ def samples(
 
 def _sample(plan: Plan, composite: Composite, epoch: int, progress: Progress, budget: Budget | None) -> Sample:
     parts = plan.caption_parts(composite, epoch, progress, budget)
-    found = () if parts is None else tuple(spans(plan.options.caption, parts.triggers, parts.tags))
+    found = () if parts is None else tuple(parts.spans(plan.options.caption))
     tokens = None if budget is None or parts is None else budget.count("".join(text for _, text in found))
     return Sample(composite, epoch, parts, found, tokens)
 

@@ -20,7 +20,6 @@ from lycoris_composite.captions import (
     Progress,
     caption_parts,
     panel_caption,
-    render,
 )
 from lycoris_composite.characters import Character, TrainingImage
 from lycoris_composite.errors import UserError
@@ -79,17 +78,24 @@ class Plan:
     """All composites of a run. Holds what grows with images and characters; an epoch's groups come on demand.
 
     `composites` is an epoch's count, `batches` its number of batches, the same in every epoch (upstream's loader
-    asks once), each batch of one composite size and at most `batch_size` long.
+    asks once), each batch of one composite size and at most `batch_size` long. `by_separator` is `caption_parts`'s.
     """
 
     def __init__(
-        self, characters: Sequence[Character], canvas: Canvas, options: CompositeOptions, batch_size: int, seed: int
+        self,
+        characters: Sequence[Character],
+        canvas: Canvas,
+        options: CompositeOptions,
+        batch_size: int,
+        seed: int,
+        by_separator: bool = False,
     ) -> None:
         self.characters = tuple(characters)
         self.canvas = canvas
         self.options = options
         self.batch_size = batch_size
         self.seed = seed
+        self.by_separator = by_separator
         self.cycle_epochs: int | None = None
         self.composites = max(1, round(options.composites_per_image * sum(_weight(c) * len(c.images) for c in characters)))
         # One flat list of images, each character's at its offset: groups stay plain integer arrays.
@@ -136,7 +142,7 @@ class Plan:
     def caption(self, composite: Composite, epoch: int, progress: Progress = NO_PROGRESS, budget: Budget | None = None) -> str:
         """The composite's caption in an epoch, which changes also where its picture comes round again."""
         parts = self.caption_parts(composite, epoch, progress, budget)
-        return "" if parts is None else render(self.options.caption, parts.triggers, parts.tags)
+        return "" if parts is None else parts.text(self.options.caption)
 
     def caption_parts(
         self, composite: Composite, epoch: int, progress: Progress = NO_PROGRESS, budget: Budget | None = None
@@ -145,7 +151,7 @@ class Plan:
         who = [(panel.caption, panel.character) for panel in composite.panels]
         panels = [panel_caption(text, c.trigger, c.subset.rules, c.spellings) for text, c in who]
         rng = generator(self.seed, epoch, composite.index, "caption")
-        return caption_parts(self.options.caption, panels, rng, epoch, progress, budget)
+        return caption_parts(self.options.caption, panels, rng, epoch, progress, budget, self.by_separator)
 
     def pair_counts(self, epoch: int) -> np.ndarray:
         """(characters, characters): how often each stands left (row) of each (column) in an epoch."""

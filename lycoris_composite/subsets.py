@@ -9,20 +9,21 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from lycoris_composite.captions import CaptionRules
 from lycoris_composite.characters import Subset, characters_of, read_subset
-from lycoris_composite.config import check_value, read_toml
+from lycoris_composite.config import Settings, check_value, read_toml
 from lycoris_composite.errors import UserError
 from lycoris_composite.images import is_picture, list_images, pictures_below
 from lycoris_composite.layout import Canvas
 from lycoris_composite.leftout import some
 from lycoris_composite.plan import CompositeOptions, Plan
 
+SKIP = "skip_image_resolution"  # upstream's since v0.10.2
 _LONGEST_SIDE = 65_536  # pixels; no picture is larger, and lists of buckets grow with it
 OPTION_TYPES: dict[str, type] = {
     **{rule.name: str if rule.default is None else type(rule.default) for rule in fields(CaptionRules)},
@@ -80,6 +81,11 @@ def datasets_of(settings: Mapping[str, Any], aspect: str, config: Mapping[str, A
     return [_dataset([settings], subsets, aspect)]
 
 
+def without_skip(settings: Settings) -> Settings:
+    """The settings as an upstream reads them that leaves out no small pictures."""
+    return replace(settings, kohya={key: value for key, value in settings.kohya.items() if key != SKIP})
+
+
 def check_types(settings: Mapping[str, Any], where: str) -> None:
     """Raises UserError for a value that the data or its schedule is computed with, and that is of another type. A trainer
     checks these and all others; a preview has none."""
@@ -88,10 +94,23 @@ def check_types(settings: Mapping[str, Any], where: str) -> None:
             check_value(settings[key], kind, f"{where} {key}")
 
 
-def plan_of(dataset: Dataset, options: CompositeOptions, seed: int, skipped: Collection[str] = ()) -> Plan:
+def plan_of(
+    dataset: Dataset, options: CompositeOptions, seed: int, skipped: Collection[str] = (), by_separator: bool = False
+) -> Plan:
     """The plan of a dataset's composites, its headers and captions read from disk, but for the images to be skipped."""
-    characters = characters_of(read_subset(subset, skipped) for subset in dataset.subsets)
-    return Plan(characters, dataset.canvas, options, dataset.batch_size, seed)
+    characters = characters_of(_with_some_left(read_subset(subset, skipped)) for subset in dataset.subsets)
+    return Plan(characters, dataset.canvas, options, dataset.batch_size, seed, by_separator)
+
+
+def _with_some_left(subset: Subset) -> Subset:
+    """The subset. Raises UserError for one that skip_image_resolution empties: upstream would train without it."""
+    if subset.small and not subset.images:
+        width, height = subset.largest_skipped or (0, 0)
+        raise UserError(
+            f"{subset.folder}: none of its {len(subset.small):,} picture(s) has more than {width}x{height} pixels, and "
+            "skip_image_resolution leaves out the others; lower it, or take this folder out."
+        )
+    return subset
 
 
 def check_buckets(datasets: Sequence[Dataset], trainer: str) -> None:
@@ -256,6 +275,7 @@ def _fitting_size(size: tuple[int, int], multiple: int, bounds: tuple[int, int] 
 
 def _subset(levels: Sequence[Mapping[str, Any]]) -> Subset:
     extension = _fall_back("caption_extension", levels, ".caption")
+    skipped = _fall_back(SKIP, levels[1:])
     rules = {rule.name: _fall_back(rule.name, levels, rule.default) for rule in fields(CaptionRules)}
     if not rules["caption_separator"]:
         raise UserError('caption_separator: empty text separates nothing; write what stands between tags, e.g. ",".')
@@ -269,6 +289,7 @@ def _subset(levels: Sequence[Mapping[str, Any]]) -> Subset:
         trigger=levels[0].get("trigger"),
         held_out=_fall_back("validation_split", levels[1:], 0.0),
         held_out_seed=_fall_back("validation_seed", levels[1:], 0),
+        largest_skipped=None if skipped is None else parse_resolution(skipped, SKIP),
     )
 
 
@@ -282,7 +303,7 @@ def _fall_back(name: str, levels: Sequence[Mapping[str, Any]], default: Any = No
     return default
 
 
-def parse_resolution(value: Any) -> tuple[int, int]:
+def parse_resolution(value: Any, key: str = "resolution") -> tuple[int, int]:
     """Kohya's `resolution`: "768,512", "768", 768 or [768, 512] -> (width, height)."""
     if value is None:
         raise UserError('resolution: not set; give the training size, e.g. resolution = "640,640".')
@@ -292,5 +313,5 @@ def parse_resolution(value: Any) -> tuple[int, int]:
     except (TypeError, ValueError, OverflowError):
         sizes = []
     if len(sizes) not in (1, 2) or not 1 <= min(sizes) <= max(sizes) <= _LONGEST_SIDE:
-        raise UserError(f'resolution: {value!r} is no size; write "width,height" in pixels.')
+        raise UserError(f'{key}: {value!r} is no size; write "width,height" in pixels.')
     return sizes[0], sizes[-1]

@@ -388,3 +388,16 @@ def test_the_trigger_word_is_in_the_name_and_no_tag(text, rules, spellings, capt
 )
 def test_all_that_wildcards_can_make_of_a_tag(text, tags):
     assert list(line_tags(text, CaptionRules(enable_wildcard=True))) == [tags]
+
+
+def test_each_side_is_joined_by_its_own_separator_where_upstream_does_so():
+    pair = [
+        PanelCaption("rin; hat; bow", "rin", CaptionRules(caption_separator=";")),
+        PanelCaption("uzuki, smile, dress", "uzuki", CaptionRules()),
+    ]
+    texts = []
+    for by_separator in (False, True):
+        parts = caption_parts(DEFAULT_TEMPLATE, pair, random.Random(0), 1, by_separator=by_separator)
+        texts.append(parts.text(DEFAULT_TEMPLATE))
+        assert "".join(text for _, text in parts.spans(DEFAULT_TEMPLATE)) == texts[-1]
+    assert texts == ["rin/uzuki/COMPOSITE, hat, bow, smile, dress", "rin/uzuki/COMPOSITE, hat; bow, smile, dress"]

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,11 @@ from safetensors.numpy import save_file
 from lycoris_composite import checks, inputs, journal, launcher
 from lycoris_composite.characters import Subset
 from lycoris_composite.config import CompositeOptions, Settings
+from lycoris_composite.costs import single_work
 from lycoris_composite.errors import UserError, raise_first
 from lycoris_composite.plan import Plan
 from lycoris_composite.stages import Stage, stages_of
+from lycoris_composite.subsets import without_skip
 from tests import tiny
 
 
@@ -357,3 +360,60 @@ def test_weights_count_in_the_stage_that_reads_them(settings, tmp_path, weights)
     assert {str(weights), other} <= set(second)
     alone = stages_with(settings, pretrained_model_name_or_path=str(weights), network_weights=other)
     assert other not in inputs.input_digests(alone, subsets_of(plan), show_progress=False)[2]
+
+
+# --- pictures that skip_image_resolution leaves out --------------------------------------------------------------
+
+
+@pytest.fixture
+def with_small(settings: Settings, tmp_path: Path) -> Settings:
+    """Each character with a picture of 64x48 besides three of 96x96; one of the small ones has no caption to use."""
+    for folder in sorted((tmp_path / "data").iterdir()):
+        Image.new("RGB", (64, 48)).save(folder / "small.png")
+        (folder / "small.txt").write_text(f"{folder.name[2:]}, hat" if folder.name != "1_rin" else "")
+    return replace(settings, kohya={**settings.kohya, "skip_image_resolution": "64"})
+
+
+def test_small_pictures_are_in_nothing_and_named(with_small, tmp_path):
+    datasets, [first, second] = inputs.datasets_to_join(with_small), stages_of(with_small)
+    assert bad(with_small) == {}, "a picture that nobody reads is not bad"
+    plans = inputs.plans_of(with_small, datasets, ())
+    singles = inputs.with_images(inputs.single_datasets(first), plans)
+    assert [len(character.images) for character in plans[0].characters] == [3, 3, 3]
+    assert single_work(singles).samples == 9
+    lines = inputs.passed_over((first, second), singles, plans)
+    why = "1 picture(s) left out, as they have no more than 64x64 pixels (skip_image_resolution): small.png."
+    assert [line for line in lines if "small.png" in line] == [
+        f"{folder}: {why}" for folder in sorted((tmp_path / "data").iterdir())
+    ]
+
+
+def test_stages_may_leave_out_other_pictures(with_small):
+    settings = replace(with_small, stage2={"skip_image_resolution": "32,32"})
+    (Path(settings.kohya["train_data_dir"]) / "1_rin/small.txt").write_text("rin, hat")
+    datasets, [first, _] = inputs.datasets_to_join(settings), stages_of(settings)
+    plans = inputs.plans_of(settings, datasets, ())
+    assert [len(character.images) for character in plans[0].characters] == [4, 4, 4]
+    assert single_work(inputs.with_images(inputs.single_datasets(first), plans)).samples == 9
+    (Path(settings.kohya["train_data_dir"]) / "1_rin/small.txt").write_text("")
+    assert len(inputs.bad_files([*inputs.single_datasets(first), *datasets], False)) == 1, "stage 2 reads it"
+
+
+def test_a_character_is_never_left_out_whole(with_small, tmp_path):
+    for path in (tmp_path / "data/1_rin").glob("0*.png"):
+        Image.new("RGB", (64, 64)).save(path)
+    match = "1_rin: none of its 4 picture.* more than 64x64 pixels, and skip_image_resolution leaves out the others; lower it"
+    with pytest.raises(UserError, match=match):
+        inputs.plans_of(with_small, inputs.datasets_to_join(with_small), ())
+
+
+def test_a_size_to_skip_that_is_none(settings):
+    wrong = replace(settings, kohya={**settings.kohya, "skip_image_resolution": "small"})
+    with pytest.raises(UserError, match="skip_image_resolution: 'small' is no size"):
+        inputs.datasets_to_join(wrong)
+
+
+def test_an_upstream_that_does_not_know_it_reads_all(with_small):
+    assert "skip_image_resolution" not in without_skip(with_small).kohya
+    [dataset] = inputs.datasets_to_join(without_skip(with_small))
+    assert {subset.largest_skipped for subset in dataset.subsets} == {None}

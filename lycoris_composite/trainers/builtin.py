@@ -97,6 +97,7 @@ _DEFAULTS: dict[str, Any] = {
 _DATA_OPTIONS = {
     *("train_data_dir", "dataset_config", "resolution", "train_batch_size", "dataset_repeats", "caption_extension", "flip_aug"),
     *("enable_bucket", "bucket_reso_steps", "min_bucket_reso", "max_bucket_reso", "bucket_no_upscale"),
+    "skip_image_resolution",
     *CaptionRules.__dataclass_fields__,
 }
 # Known, but only as switched off.

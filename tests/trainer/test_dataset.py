@@ -23,11 +23,12 @@ import toml
 import torch
 from PIL import Image
 
-from lycoris_composite import captions, layout
+from lycoris_composite import captions, checkout, layout
+from lycoris_composite.characters import read_subset
 from lycoris_composite.errors import UserError
 from lycoris_composite.pairing import epoch_order
 from lycoris_composite.preview import Preview, look_at
-from lycoris_composite.subsets import TRAINERS
+from lycoris_composite.subsets import TRAINERS, datasets_of
 from tests.helpers import kohya_settings
 from tests.world import World
 
@@ -478,7 +479,9 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("name", OPTIONS)
-def test_caption_options_mean_what_upstream_makes_of_them(library: SimpleNamespace, make_dataset: Callable, name: str) -> None:
+def test_caption_options_mean_what_upstream_makes_of_them(
+    library: SimpleNamespace, make_dataset: Callable, sd_scripts: Path, name: str
+) -> None:
     rules = captions.CaptionRules(**{"keep_tokens": 1, **OPTIONS[name]})
     [dataset] = make_dataset(None).datasets
     dataset.set_max_train_steps(20)
@@ -491,9 +494,68 @@ def test_caption_options_mean_what_upstream_makes_of_them(library: SimpleNamespa
         rng = random.Random(seed)
         progress = captions.Progress(seed % 12, 20)
         panel = captions.PanelCaption(text, "nobody", rules)
-        parts = captions.caption_parts("{left_tags}{right_tags}", [panel, _EMPTY], rng, 1, progress)
-        tags = ", ".join(parts.tags[0]).split(",") if parts else []
+        by_separator = checkout.joins_by_separator(sd_scripts)
+        parts = captions.caption_parts("{left_tags}{right_tags}", [panel, _EMPTY], rng, 1, progress, by_separator=by_separator)
+        tags = parts.text("{left_tags}{right_tags}").split(",") if parts else []
         assert [tag.strip() for tag in tags] == [tag.strip() for tag in expected.split(",") if tag.strip()] or not expected
+
+
+def test_tags_are_joined_as_upstream_joins_them(
+    make_dataset: Callable, library: SimpleNamespace, world: World, sd_scripts: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """In single images, in composites, and in what preview shows of those."""
+    for path in (tmp_path / "data").rglob("*.txt"):
+        path.write_text(path.read_text().replace(", ", "; "))
+    options = {"caption_separator": ";", "shuffle_caption": True}
+    [alone] = batches(make_dataset(None, options), library, [1])
+    [joined] = batches(make_dataset({}, options), library, [1])
+
+    texts = [text for example in alone for text in example["captions"]]
+    joints = {re.search(r"([,;] )", text)[1] for text in texts}
+    assert joints == {"; " if checkout.joins_by_separator(sd_scripts) else ", "}
+    [joint] = joints
+    composites = [text.partition("COMPOSITE, ")[2] for example in joined for text in example["captions"]]
+    assert all(text.count(joint) >= 4 for text in composites)
+    assert all(text.count(", ") == 1 for text in composites) or joint == ", "  # between left and right
+
+    monkeypatch.setenv("SD_SCRIPTS_DIR", str(sd_scripts))
+    kohya = {**world.config, "train_data_dir": str(tmp_path / "data"), "resolution": "192,192", **options}
+    [look] = look_at(kohya_settings(tmp_path, {}, **kohya), 1, 1000).looks
+    assert {sample.caption.partition("COMPOSITE, ")[2] for sample, _ in look.shown} == set(composites)
+
+
+SMALL = pytest.mark.parametrize("skipped", [90, [72, 108], 60])
+
+
+@SMALL
+@KINDS
+def test_small_pictures_are_left_out_as_upstream_leaves_them_out(
+    make_dataset: Callable, sd_scripts: Path, tmp_path: Path, composite: dict | None, skipped: Any
+) -> None:
+    if not checkout.leaves_out_small_pictures(sd_scripts):
+        pytest.skip("this version has no skip_image_resolution")
+    [dataset] = make_dataset(composite, skip_image_resolution=skipped, validation_split=0.4, validation_seed=3).datasets
+    table = {"resolution": 192, "subsets": [{"image_dir": str(folder)} for folder in sorted((tmp_path / "data").iterdir())]}
+    table |= {"skip_image_resolution": skipped, "validation_split": 0.4, "validation_seed": 3, "caption_extension": ".txt"}
+    (tmp_path / "data.toml").write_text(toml.dumps({"datasets": [table]}))
+    [own] = datasets_of({"dataset_config": str(tmp_path / "data.toml")}, "natural")
+
+    read = [read_subset(subset) for subset in own.subsets]
+
+    expected = {key: info.absolute_path for key, info in dataset.image_data.items()}
+    assert {image.path for subset in read for image in subset.images} == set(expected.values())
+    assert len(expected) == (3 if skipped != 60 else 6)
+    if composite is not None:
+        trained = {image.path for character in dataset.plan.characters for image in character.images}
+        assert trained == set(expected.values())
+
+
+@pytest.mark.parametrize(("ref", "leaves_out", "joins"), [
+    ("v0.10.1", False, False), ("v0.10.6", True, False), ("v0.11.1", True, False), ("c162e90", True, True),
+])  # fmt: skip
+def test_what_is_known_of_a_version_by_its_text(version_of: Callable, ref: str, leaves_out: bool, joins: bool) -> None:
+    folder = version_of(ref)
+    assert (checkout.leaves_out_small_pictures(folder), checkout.joins_by_separator(folder)) == (leaves_out, joins)
 
 
 _EMPTY = captions.PanelCaption("", "nobody", captions.CaptionRules(caption_dropout_rate=1.0))
