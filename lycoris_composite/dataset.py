@@ -111,6 +111,14 @@ class SwitchedDataset(DreamBoothDataset):
             self.current_step = self.step_of(index)
             return super().__getitem__(index)
 
+    def random_mask(self, size: Size) -> Any:
+        """A mask for inpainting, which upstream draws from the machine's entropy; in pure runs from the batch's draws."""
+        if self._training_epoch is None:
+            return super().random_mask(size)
+        from library.mask_generator import random_mask  # since v0.10.4
+
+        return random_mask(*size, seed=random.getrandbits(32))
+
     @contextmanager
     def _caching(self, accelerator: Any) -> Iterator[Any]:
         """Upstream's caching strategy. It takes a torn file for none, and one that holds other sizes or less than is asked
@@ -311,7 +319,8 @@ class CompositeDataset(SwitchedDataset):
         epoch = self.epoch
         composites = [self.plan.composite(epoch, number) for number in self.plan.batch(epoch, index)]
         view = self._view(composites, epoch, Progress(self.step_of(index), self.max_train_steps))
-        example = DreamBoothDataset.__getitem__(view, 0)
+        with _drawing_from(generator(self.draw_seed, epoch, index, "mask")):
+            example = DreamBoothDataset.__getitem__(view, 0)
         self._add_conditioning(example, composites)
         if example["images"] is not None and self.options.join == "latent":
             example["panel_widths"] = [[panel.size[0] for panel in composite.panels] for composite in composites]

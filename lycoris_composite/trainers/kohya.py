@@ -39,6 +39,7 @@ _STAGE_PATCHES = [
     *("load_image", "accelerate_process_group", "accelerate_frozen_model"),
     *("accelerate_save_state", "numpy_savez", "pillow_save", "glob_images"),
 ]
+_INPAINTING = ("train_network", "sdxl_train_network")
 _WITH_CLIP = ("train_network", "sdxl_train_network", "sd3_train_network", "flux_train_network")
 FITTING_VERSIONS = "v0.10.1, v0.10.6, v0.11.1 and main at c162e90"
 
@@ -81,7 +82,7 @@ class Upstream:
         yield from refusals(partial(_check_value, one, settings, f"{where} {one.dest}") for one in given)
         yield from network_arg_errors(settings, where)
         yield from argument_errors(settings, where)
-        yield from refusals([partial(_check_dataset_config, settings)])
+        yield from refusals([partial(_check_dataset_config, settings), partial(self._check_inpainting, settings, where)])
         clip = [check_clip] if self.script in _WITH_CLIP else []
         yield from refusals(
             [partial(self.check, settings.get("network_module")), *clip, partial(self._check_tokenizer, settings)]
@@ -108,6 +109,19 @@ class Upstream:
             return
         for name in names:
             kept_tokenizer(name, settings.get("tokenizer_cache_dir"))
+
+    def _check_inpainting(self, settings: Mapping[str, Any], where: str) -> None:
+        """Raises UserError where upstream's train_inpainting would stop later, or do nothing."""
+        if not settings.get("train_inpainting") or "train_inpainting" not in self.known_options():
+            return
+        if self.script not in _INPAINTING:
+            raise UserError(f"{where} train_inpainting: only {' and '.join(_INPAINTING)} train that; take it out.")
+        cached = next((key for key in ("cache_latents", "cache_latents_to_disk") if settings.get(key)), None)
+        if cached:
+            raise UserError(
+                f"{where} train_inpainting: a mask is drawn for every step, so both stages read their pictures anew; set "
+                f"{cached} = false."
+            )
 
     def check(self, network_module: str | None) -> None:
         """Raises UserError where a patch does not fit this upstream; changes nothing."""

@@ -102,6 +102,7 @@ def composite_trainer(base: type, hooks: RunHooks) -> type:
     class CompositeTrainer(base):  # type: ignore[misc, valid-type]
         _composite_metadata: dict[str, str] = {}
         _plans: Sequence[Plan] = ()
+        _panel_widths: Sequence[Sequence[int]] | None = None  # of the batch that is being encoded panel by panel
 
         def assert_extra_args(self, args: Any, train_dataset_group: Any, val_dataset_group: Any) -> None:
             super().assert_extra_args(args, train_dataset_group, val_dataset_group)
@@ -166,23 +167,29 @@ def composite_trainer(base: type, hooks: RunHooks) -> type:
                 self._log_composites_once(accelerator)
                 self._stop_if_asked(accelerator, args)
                 hooks.seed_next_batch(accelerator.process_index)
-            if "panel_widths" in batch:
-                self._encode_batch(batch, given["vae"], given["vae_dtype"], accelerator, args)
-            return super().process_batch(batch, *rest, **named)
+            if "panel_widths" not in batch:
+                return super().process_batch(batch, *rest, **named)
+            self._panel_widths = batch["panel_widths"]
+            try:
+                pictures = batch["images"].to(accelerator.device, dtype=given["vae_dtype"])
+                batch["latents"] = self.encode_images_to_latents(args, given["vae"], pictures)
+                return super().process_batch(batch, *rest, **named)
+            finally:
+                self._panel_widths = None
+
+        def encode_images_to_latents(self, args: Any, vae: Any, images: Any) -> Any:
+            """Panel by panel where they are joined as latents: a batch's pictures, and what inpainting leaves of them."""
+            encode = super().encode_images_to_latents
+            if self._panel_widths is None:
+                return encode(args, vae, images)
+            return encode_panels(
+                lambda panels: encode(args, vae, panels), images, self._panel_widths, args.vae_batch_size or len(images)
+            )
 
         def _log_composites_once(self, accelerator: Any) -> None:
             plans, self._plans = self._plans, ()
             if accelerator.trackers and (hooks.sitting is None or hooks.sitting.state is None):
                 log_composites(accelerator.trackers, plans, hooks.log.steps)
-
-        def _encode_batch(self, batch: dict, vae: Any, vae_dtype: Any, accelerator: Any, args: Any) -> None:
-            pictures = batch["images"].to(accelerator.device, dtype=vae_dtype)
-            batch["latents"] = encode_panels(
-                lambda panels: self.encode_images_to_latents(args, vae, panels),
-                pictures,
-                batch["panel_widths"],
-                args.vae_batch_size or len(pictures),
-            )
 
         def _stop_if_asked(self, accelerator: Any, args: Any) -> None:
             """Between two steps, with everything saved that the last one was due: at the start of the next."""

@@ -68,6 +68,7 @@ def make_dataset(library: SimpleNamespace, world: World, tmp_path: Path) -> Call
         subset: dict | None = None,
         to_disk: bool = False,
         others: Sequence[dict] = (),
+        inpainting: bool = False,
         **options: Any,
     ) -> Any:
         base.LatentsCachingStrategy._strategy = library.strategy_sd.SdSdxlLatentsCachingStrategy(True, to_disk, 2, False)
@@ -87,6 +88,7 @@ def make_dataset(library: SimpleNamespace, world: World, tmp_path: Path) -> Call
             table["composite"] = {"join": "latent", **composite}
         generator = library.config_util.BlueprintGenerator(library.config_util.ConfigSanitizer(True, True, True, True))
         flags = argparse.Namespace(seed=42, debug_dataset=False, max_token_length=225, prior_loss_weight=1.0)
+        flags.train_inpainting = inpainting
         for name in library.config_util.ConfigSanitizer.ARGPARSE_NULLABLE_OPTNAMES:
             setattr(flags, name, None)
         for name, value in _flag_defaults(library).items():
@@ -522,6 +524,26 @@ def test_tags_are_joined_as_upstream_joins_them(
     kohya = {**world.config, "train_data_dir": str(tmp_path / "data"), "resolution": "192,192", **options}
     [look] = look_at(kohya_settings(tmp_path, {}, **kohya), 1, 1000).looks
     assert {sample.caption.partition("COMPOSITE, ")[2] for sample, _ in look.shown} == set(composites)
+
+
+@KINDS
+def test_inpainting_masks_are_functions_of_the_batch(
+    make_dataset: Callable, library: SimpleNamespace, composite: dict | None
+) -> None:
+    if "train_inpainting" not in _flag_defaults(library):
+        pytest.skip("this version has no train_inpainting")
+    state = random.getstate()
+    first = batches(make_dataset(composite, inpainting=True), library, [1, 2])
+    random.seed(7)
+    assert same(batches(make_dataset(composite, inpainting=True), library, [1, 2]), first)
+    random.setstate(state)
+    masks = [example["masks"] for epoch in first for example in epoch]
+    assert not any(same(one, other) for place, one in enumerate(masks) for other in masks[place + 1 :])
+    for example in first[0]:
+        hidden = example["masks"].expand_as(example["images"]) > 0.5
+        assert 0 < hidden.float().mean() < 1
+        assert (example["masked_images"][hidden] == 0).all()
+        assert torch.allclose(example["masked_images"][~hidden], example["images"][~hidden], atol=0.01)
 
 
 SMALL = pytest.mark.parametrize("skipped", [90, [72, 108], 60])

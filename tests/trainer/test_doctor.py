@@ -55,6 +55,7 @@ def test_a_config_that_would_run(world: World, tmp_path: Path) -> None:
         {"lr_scheduler": "consine"},
         {"log_with": "tensorboard", "logging_dir": None},
         {"log_with": "wandb"},
+        {"train_inpainting": True},
         {"composite": {"trainer": "sdxl_train_netwrok"}},
         {"composite": {"stage2": {"resolutoin": "192,192"}}},
     ],

@@ -118,6 +118,15 @@ def test_a_config_as_guis_export_it(world: World, tmp_path: Path) -> None:
     assert any(key.startswith("lora_te") for key in first)
 
 
+def test_inpainting_trains_where_nothing_is_cached(world: World, tmp_path: Path) -> None:
+    run = world.train(tmp_path, "--train_inpainting", cache_latents=False)
+    assert run.code == 0
+    assert run.output.count("expanding UNet conv_in from 4 to 9 channels") == 2
+    first, second = load_file(tmp_path / "out/cg3-stage1.safetensors"), load_file(tmp_path / "out/cg3.safetensors")
+    assert first.keys() == second.keys()
+    assert any(not first[key].equal(second[key]) for key in first)
+
+
 def test_network_weights_of_another_algorithm_are_no_start(world: World, tmp_path: Path) -> None:
     weights = tmp_path / "other.safetensors"
     save_file({"lora_unet_mid_block_attentions_0_proj_in.lora_up.weight": torch.zeros(4, 4)}, weights)
