@@ -39,6 +39,7 @@ _STAGE_PATCHES = [
     *("load_image", "accelerate_process_group", "accelerate_frozen_model"),
     *("accelerate_save_state", "numpy_savez", "pillow_save", "glob_images"),
 ]
+_ONLY_SHOWN = ("debug_dataset", "show_timesteps")
 _INPAINTING = ("train_network", "sdxl_train_network")
 _WITH_CLIP = ("train_network", "sdxl_train_network", "sd3_train_network", "flux_train_network")
 FITTING_VERSIONS = "v0.10.1, v0.10.6, v0.11.1 and main at c162e90"
@@ -82,7 +83,8 @@ class Upstream:
         yield from refusals(partial(_check_value, one, settings, f"{where} {one.dest}") for one in given)
         yield from network_arg_errors(settings, where)
         yield from argument_errors(settings, where)
-        yield from refusals([partial(_check_dataset_config, settings), partial(self._check_inpainting, settings, where)])
+        yield from refusals([partial(_check_dataset_config, settings)])
+        yield from refusals([partial(self._check_mode, settings, where), partial(self._check_inpainting, settings, where)])
         clip = [check_clip] if self.script in _WITH_CLIP else []
         yield from refusals(
             [partial(self.check, settings.get("network_module")), *clip, partial(self._check_tokenizer, settings)]
@@ -109,6 +111,15 @@ class Upstream:
             return
         for name in names:
             kept_tokenizer(name, settings.get("tokenizer_cache_dir"))
+
+    def _check_mode(self, settings: Mapping[str, Any], where: str) -> None:
+        """Raises UserError for a setting at which upstream shows something and ends."""
+        for key in _ONLY_SHOWN:
+            if settings.get(key) and key in self.known_options():
+                raise UserError(
+                    f"{where} {key}: sd-scripts only shows something and trains nothing then; take it out, or give it to "
+                    "sd-scripts' own script. What will be trained on is shown by `lycoris-composite preview`."
+                )
 
     def _check_inpainting(self, settings: Mapping[str, Any], where: str) -> None:
         """Raises UserError where upstream's train_inpainting would stop later, or do nothing."""

@@ -56,6 +56,7 @@ def test_a_config_that_would_run(world: World, tmp_path: Path) -> None:
         {"log_with": "tensorboard", "logging_dir": None},
         {"log_with": "wandb"},
         {"train_inpainting": True},
+        {"debug_dataset": True},
         {"composite": {"trainer": "sdxl_train_netwrok"}},
         {"composite": {"stage2": {"resolutoin": "192,192"}}},
     ],
