@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from lycoris_composite import checkout, config
+from lycoris_composite import checkout, config, environment
 from lycoris_composite.characters import Subset
 from lycoris_composite.errors import UserError, one_line, raise_first, sentence
 from lycoris_composite.inputs import (
@@ -112,7 +111,7 @@ class Checked:
 
 def check_run(request: Request, judge: Judge, say: Callable[[str], None], show_progress: bool = True) -> Checked:
     """Checks a config in the order of what it costs, from its text to its weights. Nothing is written."""
-    go_offline()
+    environment.go_offline()
     done = Checked(judge.attempt(partial(config.load, request.config, request.overrides)))
     if done.settings is None:
         return done
@@ -127,12 +126,6 @@ def check_run(request: Request, judge: Judge, say: Callable[[str], None], show_p
         judge.each(weight_errors(done.stages))
         judge.attempt(lambda: check_writable(done.lock_file))
     return done
-
-
-def go_offline() -> None:
-    """Keeps the libraries from fetching anything: training does not, so what is missing has to be seen."""
-    for variable in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):  # before the libraries that read them are imported
-        os.environ.setdefault(variable, "1")
 
 
 def _check_settings(done: Checked, request: Request, judge: Judge, say: Callable[[str], None]) -> None:
@@ -208,7 +201,7 @@ def without_set(given: dict, overrides: Sequence[str]) -> dict:
 
 
 def _on_cpu(settings: config.Settings, say: Callable[[str], None]) -> config.Settings:
-    os.environ["ACCELERATE_USE_CPU"] = "true"
+    environment.stay_on_cpu()
     kohya, lines = without_cuda(settings.kohya)
     for line in lines:
         say(f"--cpu: {line}")

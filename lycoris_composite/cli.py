@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lycoris_composite import __version__, checkout, launcher
+from lycoris_composite import __version__, checkout, environment, launcher
 from lycoris_composite.errors import printable
 
 _DOCTOR = """Says in a table what is there and what it means. With a config: all that a run
@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@environment.set_back()
 def main(arguments: Sequence[str] | None = None) -> int:
     own, flags = parser().parse_known_args(arguments)
     for stream in (sys.stdout, sys.stderr):  # a redirect on Windows may know fewer characters than a path has

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import psutil
 
-from lycoris_composite import checkout, needs
+from lycoris_composite import checkout, environment, needs
 from lycoris_composite.advice import advice, merge_advice
 from lycoris_composite.agenda import going_on
-from lycoris_composite.checks import BUILTIN, Checked, FirstRefusal, Made, Request, check_run, go_offline, trainer_of
+from lycoris_composite.checks import BUILTIN, Checked, FirstRefusal, Made, Request, check_run, trainer_of
 from lycoris_composite.config import DEFAULT_TRAINER
 from lycoris_composite.costs import Work, composite_work, single_work
 from lycoris_composite.errors import UserError, one_line, sentence
@@ -69,11 +69,12 @@ class AllRefusals:
             self.sentences.append(text)
 
 
+@environment.set_back()
 def examine(
     config: Path | None = None, overrides: Sequence[str] = (), sd_scripts_folder: str | None = None, cpu: bool = False
 ) -> list[list[Finding]]:
     """All findings, in sections. Without a config those on the machine alone."""
-    go_offline()
+    environment.go_offline()
     machine = surroundings(wants_gpu=not cpu)
     if config is None:
         return [machine, sd_scripts(sd_scripts_folder, DEFAULT_TRAINER, _LYCORIS, trainer_of), [_free_disk(Path.cwd())]]

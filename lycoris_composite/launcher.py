@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lycoris_composite import config
+from lycoris_composite import config, environment
 from lycoris_composite.agenda import Task, starting_weights, what_is_left
 from lycoris_composite.checks import FirstRefusal, Request, check_run
 from lycoris_composite.errors import Stopped, UserError, printable, sentence
@@ -25,6 +25,7 @@ from lycoris_composite.stages import Stage, config_text, dataset_config, toml_te
 from lycoris_composite.states import Sitting, remove_asked_states
 from lycoris_composite.stopping import StopRequest
 from lycoris_composite.subsets import parse_resolution
+from lycoris_composite.trainers.kernels import exact_kernels
 from lycoris_composite.whole import cannot_write, write_whole
 
 # What upstream's own writing (logs, folders) meets on a disk that is full, read-only, broken or gone.
@@ -62,6 +63,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@environment.set_back()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the stages. 0 when they are done, 2 for a mistake that the user can mend, said in one sentence, 130 or 143
     when somebody stopped it."""
@@ -142,7 +144,8 @@ def _train(task: Task, sitting: Sitting, trainer: Any, journal: Journal, allow_p
     if _is_main_process():
         journal.begin(stage.number, replace(task.record, weights=starting_weights(stage)))
     try:
-        steps, epochs = trainer.run_stage(_with_prompts(stage), sitting, allow_pickle)
+        with exact_kernels(stage.settings, _say):
+            steps, epochs = trainer.run_stage(_with_prompts(stage), sitting, allow_pickle)
     except (UserError, OSError, Stopped):
         print(file=sys.stderr)  # what follows would stand on the progress bar's line
         raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lycoris_composite import environment
 from lycoris_composite.composites import composite_picture
 from lycoris_composite.plan import Plan
 
@@ -23,8 +23,7 @@ def log_as_one_run(accelerator: Any, prefix: str | None, name: str) -> None:
     if folder is not None:
         own_prefix = re.split(r"[/\\]", prefix or "")[-1]  # what stands before it is in the folder
         accelerator.project_configuration.logging_dir = str(Path(folder).parent / f"{own_prefix}{name}")
-    os.environ.setdefault("WANDB_RUN_ID", re.sub(r"[/\\#?%:]", "-", name)[-64:])
-    os.environ.setdefault("WANDB_RESUME", "allow")
+    environment.name_wandb_run(re.sub(r"[/\\#?%:]", "-", name)[-64:])
 
 
 def log_composites(trackers: Sequence[Any], plans: Sequence[Plan], step: int) -> None:
