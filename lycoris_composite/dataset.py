@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from library import train_util
 from library.strategy_base import LatentsCachingStrategy
+from library.strategy_sd import SdSdxlLatentsCachingStrategy
 from library.train_util import BucketBatchIndex, BucketManager, DreamBoothDataset, ImageInfo
 from tqdm import tqdm
 from transformers import CLIPTokenizer
@@ -109,8 +110,9 @@ class SwitchedDataset(DreamBoothDataset):
 
     @contextmanager
     def _caching(self, accelerator: Any) -> Iterator[Any]:
-        """Upstream's caching strategy. It takes a torn file for none; and in pure runs the VAE's noise depends on the
-        images that are encoded together, not on those before, and training's draws on none of it."""
+        """Upstream's caching strategy. It takes a torn file for none, and one that holds other sizes or less than is asked
+        for; and in pure runs the VAE's noise depends on the images that are encoded together, not on those before, and
+        training's draws on none of it."""
         strategy = LatentsCachingStrategy.get_strategy()
         cache, is_cached = strategy.cache_batch_latents, strategy.is_disk_cached_latents_expected
 
@@ -119,9 +121,10 @@ class SwitchedDataset(DreamBoothDataset):
             torch.manual_seed(generator(self.draw_seed, 0, 0, f"encode {names}").getrandbits(63))
             cache(model, infos, *args)
 
-        def is_whole(size: Size, path: str, *args: Any) -> bool:
+        def is_whole(size: Size, path: str, flip_aug: bool, alpha_mask: bool) -> bool:
             try:
-                return is_cached(size, path, *args)
+                found = is_cached(size, path, flip_aug, alpha_mask)
+                return found and (strategy.skip_disk_cache_validity_check or _holds(strategy, size, path, flip_aug, alpha_mask))
             except Exception:  # a torn file, which upstream left when it was killed
                 os.remove(path)
                 return False
@@ -133,6 +136,18 @@ class SwitchedDataset(DreamBoothDataset):
                 undo.enter_context(torch.random.fork_rng(devices))
                 undo.callback(replace(strategy, "cache_batch_latents", cache_purely))
             yield strategy
+
+
+def _holds(strategy: Any, size: Size, path: str, flip_aug: bool, alpha_mask: bool) -> bool:
+    """Whether what would be loaded of a cache file is all there, and of this size. Until v0.10.2 a file of SD or SDXL held
+    one size that no key names, which every version takes for any other; and upstream looks for each part by itself, also
+    where the parts are of different sizes."""
+    latents, _, _, flipped, mask = strategy.load_latents_from_disk(path, size)
+    if isinstance(strategy, SdSdxlLatentsCachingStrategy) and latents.shape[-2:] != (size[1] // 8, size[0] // 8):
+        return False
+    has_flipped = flipped is not None and flipped.shape == latents.shape
+    has_mask = mask is not None and mask.shape == size[::-1]
+    return (has_flipped or not flip_aug) and (has_mask or not alpha_mask)
 
 
 class CompositeDataset(SwitchedDataset):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import random
 import re
 import shutil
@@ -294,6 +295,89 @@ def test_a_composites_cache_leaves_upstreams_alone(make_dataset: Callable, vae: 
 
     assert all(path.read_bytes() == content for path, content in upstream.items())
     make_dataset(None, to_disk=True)  # upstream reads image sizes from the names of cache files
+
+
+CPU = SimpleNamespace(num_processes=1, process_index=0, device=torch.device("cpu"))
+
+
+def cached_batches(group: Any, library: SimpleNamespace, vae: Any) -> list[list[dict]]:
+    """An epoch's batches with latents in a disk cache."""
+    [dataset] = group.datasets
+    dataset.share_epoch(SimpleNamespace(value=1), STEPS_AN_EPOCH)
+    dataset.new_cache_latents(vae, CPU)
+    return batches(group, library, [1])
+
+
+def rewrite(folder: Path, change: Callable[[dict], dict]) -> None:
+    """Every cache file of latents, as another version would have written it."""
+    for path in folder.rglob("*.npz"):
+        with np.load(path) as file:
+            content = change(dict(file))
+        np.savez(path, **content)
+
+
+def as_before_sizes(content: dict) -> dict:
+    """Until v0.10.2 SD's and SDXL's keys named no size."""
+    return {re.sub(r"_\d+x\d+$", "", key): value for key, value in content.items()}
+
+
+def as_since_sizes(content: dict) -> dict:
+    """Since v0.10.2 all keys name height and width of the latents."""
+    content = as_before_sizes(content)
+    height, width = content["latents"].shape[-2:]
+    return {f"{key}_{height}x{width}": value for key, value in content.items()}
+
+
+@KINDS
+@pytest.mark.parametrize("layout_of", [as_before_sizes, as_since_sizes])
+def test_caches_of_other_versions_are_read_or_made_anew(
+    make_dataset: Callable, library: SimpleNamespace, vae: Any, tmp_path: Path, composite: dict | None, layout_of: Callable
+) -> None:
+    options = {"flip_aug": True, "alpha_mask": True}
+    before = cached_batches(make_dataset(composite, options, to_disk=True), library, vae)
+    rewrite(tmp_path, layout_of)
+    assert same(cached_batches(make_dataset(composite, options, to_disk=True), library, vae), before)
+
+
+@KINDS
+def test_parts_that_another_setting_left_in_a_cache_are_not_taken(
+    make_dataset: Callable, library: SimpleNamespace, vae: Any, tmp_path: Path, composite: dict | None
+) -> None:
+    """A file that was cached with flips and masks, then by another version without."""
+    options = {"flip_aug": True, "alpha_mask": True}
+    expected = cached_batches(make_dataset(composite, options, to_disk=True), library, vae)
+
+    def cached_twice(content: dict) -> dict:
+        old, new = as_before_sizes(content), as_since_sizes(content)
+        parts = ("latents_flipped", "alpha_mask")
+        other = {key: value[..., :-1] if key.startswith(parts) else value for key, value in old.items()}
+        return other | {key: value for key, value in new.items() if not key.startswith(parts)}
+
+    rewrite(tmp_path, cached_twice)
+    assert same(cached_batches(make_dataset(composite, options, to_disk=True), library, vae), expected)
+
+
+def test_latents_of_another_size_are_not_taken_and_both_sizes_stay(
+    make_dataset: Callable, library: SimpleNamespace, vae: Any, tmp_path: Path
+) -> None:
+    large, small = {"resolution": 192}, {"resolution": 128}
+    expected = cached_batches(make_dataset(None, **small, to_disk=True), library, vae)
+    for path in tmp_path.rglob("*.npz"):
+        path.unlink()
+    cached_batches(make_dataset(None, **large, to_disk=True), library, vae)
+    rewrite(tmp_path, as_before_sizes)
+
+    assert same(cached_batches(make_dataset(None, **small, to_disk=True), library, vae), expected)
+
+    if "multi_resolution" in inspect.getsource(library.strategy_sd):  # where one file may hold both
+        rewrite(tmp_path, lambda content: {key: value for key, value in content.items() if re.search(r"\d+x\d+$", key)})
+        kept = {path: dict(np.load(path)) for path in tmp_path.rglob("*_sd.npz")}
+        cached_batches(make_dataset(None, **large, to_disk=True), library, vae)
+        for path, content in kept.items():
+            now = dict(np.load(path))
+            assert all(np.array_equal(now[key], value) for key, value in content.items())
+            assert len(now) == 2 * len(content)
+        assert same(cached_batches(make_dataset(None, **small, to_disk=True), library, vae), expected)
 
 
 def test_conditioning_masks_weights_and_attributes(make_dataset: Callable, library: SimpleNamespace) -> None:
