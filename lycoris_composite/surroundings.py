@@ -12,7 +12,7 @@ import psutil
 from lycoris_composite import __version__, checkout
 from lycoris_composite.errors import UserError, one_line, sentence
 from lycoris_composite.findings import ERROR, OK, WARNING, Finding
-from lycoris_composite.trainers.machine import cuda_build, gpus, has_gpu, installed, kept_quiet, why_not_importable
+from lycoris_composite.trainers.machine import check_clip, cuda_build, gpus, has_gpu, installed, kept_quiet, why_not_importable
 
 _TESTED_LYCORIS = ("3.4.", "4.0.", "4.1.")
 _NEWEST_LYCORIS = "4.1"
@@ -74,9 +74,14 @@ def _lycoris() -> Finding:
 def _libraries() -> Finding:
     found = {name: installed(name) for name in _LIBRARIES}
     text = ", ".join(f"{name} {version or 'not installed'}" for name, version in found.items())
-    if all(found.values()):
-        return Finding("libraries", text)
-    return Finding("libraries", text, "every trainer needs them; run `lycoris-composite setup`.", ERROR)
+    if not all(found.values()):
+        return Finding("libraries", text, "every trainer needs them; run `lycoris-composite setup`.", ERROR)
+    try:
+        with kept_quiet():
+            check_clip()
+    except Exception as error:  # UserError, and where packages do not fit each other, anything
+        return Finding("libraries", text, sentence(error) if isinstance(error, UserError) else one_line(error), ERROR)
+    return Finding("libraries", text)
 
 
 def _companion(package: str, module: str, use: str) -> Finding:

@@ -1,6 +1,6 @@
 """CLIP's tokens, remembered word by word.
 
-transformers' own CLIPTokenizer takes milliseconds for a long caption, and a shuffled caption is new every time. Its
+CLIPTokenizer of transformers 4 takes milliseconds for a long caption, and a shuffled caption is new every time. Its
 words are not, and CLIP's pattern never reaches across a space: a text's tokens are those of its words in turn.
 """
 
@@ -18,7 +18,7 @@ class WordTokenizer:
 
     def __call__(self, text: str, **options: Any) -> Any:
         """As the tokenizer's own call with one text."""
-        if not _is_plain(text):
+        if not _is_plain(text) or not hasattr(self._tokenizer, "prepare_for_model"):  # transformers 5 is fast by itself
             return self._tokenizer(text, **options)
         ids = [one for word in text.split() for one in self._tokens_and_ids(word)[1]]
         return self._tokenizer.prepare_for_model(ids, prepend_batch_axis=True, **options)

@@ -11,6 +11,7 @@ pytest.importorskip("lycoris", reason="needs LyCORIS")
 import torch
 from safetensors.torch import save_file
 
+from lycoris_composite.errors import UserError
 from lycoris_composite.trainers import machine
 
 LYCORIS = {"network_module": "lycoris.kohya"}
@@ -118,3 +119,16 @@ def test_a_checkpoints_shapes_are_read_without_its_values(tmp_path: Path):
 def test_lycoris_says_how_large_its_network_is(arguments, parameters):
     shapes = {"a.weight": (8, 16), "conv.weight": (6, 4, 3, 3)}
     assert machine.network_of(shapes, {}, {"network_dim": 4, "network_args": arguments}).parameters == parameters
+
+
+def test_a_clip_whose_layers_have_other_names_is_refused(monkeypatch):
+    """As transformers has it from 5.6 on; a module without `text_model` stands in for it."""
+    machine.check_clip()
+    import transformers  # which puts another module in its own place while it loads
+
+    monkeypatch.setattr(transformers, "CLIPTextModel", lambda config: torch.nn.Module())
+    monkeypatch.setattr(transformers, "__version__", "5.6.0")
+    with pytest.raises(
+        UserError, match=r'transformers 5.6.0: its CLIP has no text_model.* run `pip install "transformers<5.6"`'
+    ):
+        machine.check_clip()

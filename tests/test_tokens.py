@@ -52,7 +52,7 @@ def test_every_caption_has_the_tokenizers_own_ids(tokenizer: Any, words: Any, te
 
 def test_known_words_are_not_tokenized_again(tokenizer: CLIPTokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     words = WordTokenizer(tokenizer)
-    words("mio/rin/COMPOSITE, red hair, blue eyes, smile,", **OPTIONS[0])
+    words.tokenize("mio/rin/COMPOSITE, red hair, blue eyes, smile,")
     monkeypatch.setattr(tokenizer, "tokenize", lambda text: pytest.fail(f"{text!r} was tokenized again"))
     assert len(words.tokenize("mio/rin/COMPOSITE, blue eyes, red hair, smile,")) == 14
 

@@ -164,7 +164,7 @@ def _write_vocabulary(folder: Path, merges: Sequence[str]) -> None:
     """vocab.json and merges.txt: 256 bytes, the same ending a word, the merges, two specials."""
     import json
 
-    from transformers.models.clip.tokenization_clip import bytes_to_unicode
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     letters = list(bytes_to_unicode().values())
     tokens = [*letters, *(letter + "</w>" for letter in letters), *(merge.replace(" ", "") for merge in merges)]

@@ -150,7 +150,7 @@ def write_tokenizer(folder: Path) -> None:
     the same tokens: at each turn the best pair of all is still the best one left.
     """
     from transformers import CLIPTokenizer
-    from transformers.models.clip.tokenization_clip import bytes_to_unicode
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     ranks = _clip_ranks()
     used = sorted(set().union(*(_merges_of(word, ranks) for word in world_words())))

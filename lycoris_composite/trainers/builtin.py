@@ -42,6 +42,7 @@ from lycoris_composite.states import Sitting, finish_state, place_of
 from lycoris_composite.subsets import OPTION_TYPES, datasets_of, plan_of
 from lycoris_composite.trainers.builtin_data import Batches, Composites, EpochOrder, Singles, encoded
 from lycoris_composite.trainers.builtin_model import LATENT_SCALE, NOISE, Text, load_model
+from lycoris_composite.trainers.machine import check_clip
 from lycoris_composite.trainers.networks import load_surely, network_arg_errors, network_errors
 from lycoris_composite.trainers.ranks import asked_signal
 from lycoris_composite.trainers.saving import save_whole, whole_weights
@@ -191,6 +192,7 @@ class Builtin:
         given = {key: value for key, value in stage.settings.items() if key in _TYPES and value is not None}
         wrong = list(refusals(partial(check_value, value, *_typed(key, where)) for key, value in given.items()))
         yield from wrong
+        yield from refusals([check_clip])
         yield from network_arg_errors(stage.settings, where)
         required = {key: _DEFAULTS.get(key, value) for key, value in _ONLY.items()}
         yield from self.option_errors({**required, **stage.settings}, where)

@@ -26,9 +26,10 @@ from lycoris_composite.errors import UserError, nearest, one_line, refusals
 from lycoris_composite.stages import Stage
 from lycoris_composite.states import Sitting
 from lycoris_composite.subsets import check_tables
+from lycoris_composite.trainers.machine import check_clip
 from lycoris_composite.trainers.networks import network_arg_errors, network_errors
 from lycoris_composite.trainers.optimizers import argument_errors, optimizer_errors
-from lycoris_composite.trainers.tokenizers import CHUNK
+from lycoris_composite.trainers.tokenizers import CHUNK, kept_tokenizer
 from lycoris_composite.whole import whole
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ _STAGE_PATCHES = [
     *("load_image", "accelerate_process_group", "accelerate_frozen_model"),
     *("accelerate_save_state", "numpy_savez", "pillow_save", "glob_images"),
 ]
+_WITH_CLIP = ("train_network", "sdxl_train_network", "sd3_train_network", "flux_train_network")
 FITTING_VERSIONS = "v0.10.1, v0.10.6, v0.11.1 and main at c162e90"
 
 
@@ -80,7 +82,10 @@ class Upstream:
         yield from network_arg_errors(settings, where)
         yield from argument_errors(settings, where)
         yield from refusals([partial(_check_dataset_config, settings)])
-        yield from refusals([partial(self.check, settings.get("network_module")), partial(self._check_tokenizer, settings)])
+        clip = [check_clip] if self.script in _WITH_CLIP else []
+        yield from refusals(
+            [partial(self.check, settings.get("network_module")), *clip, partial(self._check_tokenizer, settings)]
+        )
 
     def rehearsal_errors(self, stages: Sequence[Stage], where: str) -> Iterator[UserError]:
         """One for a network, an optimizer or a schedule that stops at a stage's settings, and for what stage 2 would lose
@@ -94,20 +99,15 @@ class Upstream:
         return self.parser().parse_args([], argparse.Namespace(**stage.settings))
 
     def _check_tokenizer(self, settings: Mapping[str, Any]) -> None:
-        """Raises UserError where upstream would fetch a tokenizer; offline it stops with a TypeError."""
-        from huggingface_hub import constants, try_to_load_from_cache
+        """Raises UserError where upstream would fetch a tokenizer; offline it stops with a TypeError, or with transformers
+        5 it trains with one that knows no words."""
+        from huggingface_hub import constants
 
         names = {"train_network": checkout.TOKENIZERS[:1], "sdxl_train_network": checkout.TOKENIZERS}.get(self.script, ())
         if settings.get("v2") or not constants.HF_HUB_OFFLINE:
             return
-        folder = Path(settings.get("tokenizer_cache_dir") or "no folder")
         for name in names:
-            is_saved = (folder / name.replace("/", "_")).is_dir()
-            if not is_saved and not isinstance(try_to_load_from_cache(name, "vocab.json"), str):
-                raise UserError(
-                    f"the tokenizer {name} is not on this machine, and training fetches nothing; run "
-                    "`lycoris-composite setup --tokenizers`, or set tokenizer_cache_dir to where it is."
-                )
+            kept_tokenizer(name, settings.get("tokenizer_cache_dir"))
 
     def check(self, network_module: str | None) -> None:
         """Raises UserError where a patch does not fit this upstream; changes nothing."""

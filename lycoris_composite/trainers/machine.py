@@ -125,6 +125,22 @@ def machine_errors(settings: Mapping[str, Any], where: str) -> Iterator[UserErro
             )
 
 
+def check_clip() -> None:
+    """Raises UserError for a transformers whose CLIP names its layers otherwise than files of LoRAs do: everything would
+    train, and no program would find the text encoder's part in what is saved. Upstream stops there at clip_skip alone."""
+    import torch
+    import transformers
+
+    sizes = dict.fromkeys(("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"), 1)
+    with torch.device("meta"):
+        model = transformers.CLIPTextModel(transformers.CLIPTextConfig(**sizes))
+    if not hasattr(model, "text_model"):
+        raise UserError(
+            f"transformers {transformers.__version__}: its CLIP has no text_model, which is in the name of each of a LoRA's "
+            'weights for the text encoder, so nobody would find them; run `pip install "transformers<5.6"`.'
+        )
+
+
 def _log_errors(settings: Mapping[str, Any], where: str) -> Iterator[UserError]:
     wanted = settings.get("log_with")
     if wanted in ("tensorboard", "all") and not settings.get("logging_dir"):

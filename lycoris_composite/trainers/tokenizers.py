@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import transformers
 from transformers import CLIPTokenizer
 
 from lycoris_composite.captions import Budget
@@ -13,6 +14,7 @@ from lycoris_composite.checkout import TOKENIZERS
 from lycoris_composite.errors import UserError
 from lycoris_composite.tokens import WordTokenizer
 
+_FILES = ("vocab.json", "tokenizer.json")  # either will do; transformers 5 saves the second alone
 CHUNK = 75  # tokens that CLIP reads at a time, its begin and end left out
 
 
@@ -20,14 +22,32 @@ def clip_tokenizer(model: Path, cache: str | None) -> CLIPTokenizer:
     """SD 1.x's, from the model's folder, from where sd-scripts keeps it, or from the hub's cache. Raises UserError."""
     name = TOKENIZERS[0]
     places = [Path(cache or ".") / name.replace("/", "_"), model / "tokenizer"]
-    found = next((place for place in places if place.joinpath("vocab.json").is_file()), name)
+    return _loaded(name, next((place for place in places if any((place / file).is_file() for file in _FILES)), None))
+
+
+def kept_tokenizer(name: str, cache: str | None) -> CLIPTokenizer:
+    """One of TOKENIZERS, as upstream loads it: from its folder in `cache`, where there is one, or from the hub's cache.
+    Raises UserError where upstream would stop, or train with a tokenizer that knows no words."""
+    place = Path(cache or ".") / name.replace("/", "_")
+    return _loaded(name, place if cache and place.is_dir() else None)
+
+
+def _loaded(name: str, folder: Path | None) -> CLIPTokenizer:
     try:
-        return CLIPTokenizer.from_pretrained(found, local_files_only=True)
-    except (OSError, TypeError) as error:
+        tokenizer = CLIPTokenizer.from_pretrained(folder or name, local_files_only=True)
+        if not set(tokenizer.tokenize("a")) <= set(tokenizer.all_special_tokens):  # transformers 5 makes one of no files
+            return tokenizer
+    except Exception:  # a file that is missing, torn or of another version raises any kind
+        pass
+    if folder is not None:
         raise UserError(
-            f"the tokenizer {name} is not on this machine; run `lycoris-composite setup --tokenizers`, or set "
-            "tokenizer_cache_dir to where it is."
-        ) from error
+            f"{folder}: no tokenizer that transformers {transformers.__version__} can read; remove this folder, or save it "
+            "with the version that is installed."
+        )
+    raise UserError(
+        f"the tokenizer {name} is not on this machine, and training fetches nothing; run `lycoris-composite setup "
+        "--tokenizers`, or set tokenizer_cache_dir to where it is."
+    )
 
 
 def caption_budget(settings: Mapping[str, Any]) -> Budget:
