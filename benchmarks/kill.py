@@ -182,8 +182,8 @@ def count_batches(folder: Path, plain: Path, tally: Tally) -> None:
     for stage, sittings in batches_of(folder).items():
         [(_, expected)] = planned[stage].items()
         done: list[str] = []
-        for batches in sittings.values():
-            place = expected.index(batches[0]) if batches else len(done)
+        for batches in filter(None, sittings.values()):  # one that was killed before its first batch has trained nothing
+            place = expected.index(batches[0])
             if place > len(done):
                 tally.different.append(f"{folder.name}: stage {stage} left out {place - len(done)} batches")
             lost = len(done) - place

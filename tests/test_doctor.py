@@ -164,7 +164,9 @@ def test_a_run_that_goes_on_elsewhere(write, tmp_path, capsys):
 def test_an_interrupted_run_that_was_another(write, tmp_path, capsys):
     config = write()
     (tmp_path / "out").mkdir()
-    Journal(tmp_path / "out/cg3.run.json").begin(1, StageRecord({"seed": "7"}, {}))
+    journal = Journal(tmp_path / "out/cg3.run.json")
+    journal.begin(1, StageRecord({"seed": "7"}, {}))
+    journal.finish(1, "a digest", 8, 2)
     assert "the run that began here was another" in runs_sentence(config, capsys)
     assert refused(config) == [runs_sentence(config, capsys)]
     (tmp_path / "out/cg3.run.json").write_text("{")

@@ -24,7 +24,7 @@ HOUSE = (
     ("dataset", "trainers.builtin_data", "trainers.builtin_model"),
     ("trainers.logs",),
     ("composites",),
-    ("trainers.optimizers", "trainers.kernels"),
+    ("trainers.kernels", "trainers.optimizers"),
     ("trainers.networks",),
     ("trainers.ranks", "trainers.saving", "trainers.machine", "trainers.tokenizers"),
     ("agenda", "needs"),
@@ -46,7 +46,7 @@ FLOORS = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}
 UPSTREAM_ROOMS = (
     "dataset",
     *(f"trainers.{name}" for name in ("kohya", "kohya_trainer", "builtin", "builtin_data", "builtin_model")),
-    *(f"trainers.{name}" for name in ("networks", "optimizers", "kernels", "ranks", "saving", "tokenizers", "logs", "machine")),
+    *(f"trainers.{name}" for name in ("networks", "optimizers", "ranks", "saving", "tokenizers", "logs", "machine", "kernels")),
 )
 UPSTREAM = {
     "torch",
