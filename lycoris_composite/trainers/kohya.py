@@ -39,6 +39,7 @@ _STAGE_PATCHES = [
     *("load_image", "accelerate_process_group", "accelerate_frozen_model"),
     *("accelerate_save_state", "numpy_savez", "pillow_save", "glob_images"),
 ]
+_SINCE = {"skip_image_resolution": "v0.10.2", "train_inpainting": "v0.10.4"}  # options for every model
 _ONLY_SHOWN = ("debug_dataset", "show_timesteps")
 _INPAINTING = ("train_network", "sdxl_train_network")
 _WITH_CLIP = ("train_network", "sdxl_train_network", "sd3_train_network", "flux_train_network")
@@ -72,7 +73,12 @@ class Upstream:
         """One for each option that upstream does not have."""
         known = self.known_options()
         for key in options:
-            if key not in known:
+            if key not in known and key in _SINCE:
+                since, here = _SINCE[key], checkout.version(self.folder)
+                yield UserError(
+                    f"{where} {key}: sd-scripts has it since {since}, and this is {here}; update it, or remove this."
+                )
+            elif key not in known:
                 yield UserError(f"{where} {key}: unknown to {self.script}.py{nearest(key, known) or '; remove it.'}")
 
     def stage_errors(self, stage: Stage, where: str) -> Iterator[UserError]:
