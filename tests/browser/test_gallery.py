@@ -49,14 +49,16 @@ def enlarged(page):
 
 
 def press(page, *keys):
+    """Each key when the page has drawn what the one before has done: on a busy machine focus arrives a frame later."""
     for key in keys:
         page.keyboard.press(key)
+        page.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done)))")
 
 
 def to_first_picture(page):
     """By Tab alone, from the top of the page."""
     for _ in range(6):
-        page.keyboard.press("Tab")
+        press(page, "Tab")
         if focused(page):
             return
     raise AssertionError("Tab does not reach a picture")
