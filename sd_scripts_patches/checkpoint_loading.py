@@ -3,7 +3,7 @@
 Why: upstream opens `.ckpt` files with `weights_only=False`, and everything else, network weights and states included,
 with torch's default, which ran a hostile file's code until torch 2.6.
 Until: upstream loads checkpoints as weights only and wants torch 2.6.
-Fits: torch 2.0 to 2.15. Checked: the function's first parameter.
+Fits: torch 2.0 to 2.15. Checked: the function's first parameter; that upstream's loader looks it up.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from library import model_util
 
-from sd_scripts_patches.tools import Undo, replace, require, require_parameters
+from sd_scripts_patches.tools import Misfit, Undo, looked_up, replace, require, require_parameters
 
 
 def check() -> None:
     require(torch, "load")
     require_parameters(torch.load, "f")
+    require(model_util, "load_checkpoint_with_text_encoder_conversion")
+    if looked_up(model_util.load_checkpoint_with_text_encoder_conversion, "load") is not torch.load:
+        raise Misfit("load_checkpoint_with_text_encoder_conversion no longer loads with torch")
 
 
 def apply(refuse: Callable[[str], Exception]) -> Undo:

@@ -59,15 +59,16 @@ def _lookups(function: Any, name: str) -> Iterator[Any]:
                 module = thing = sys.modules.get(value)
             elif kind == "IMPORT_FROM":
                 thing = getattr(module, value, None)
-            elif kind == "STORE_FAST" and thing is not None:
-                imported[value], thing = thing, None
+            elif kind.startswith("STORE_FAST") and thing is not None:  # from Python 3.13 on it may load in the same breath
+                imported[value[0] if isinstance(value, tuple) else value], thing = thing, None
             elif kind.startswith(("LOAD_GLOBAL", "LOAD_FAST")):
+                value = value[-1] if isinstance(value, tuple) else value
                 thing = (function.__globals__ if kind.startswith("LOAD_GLOBAL") else imported).get(value)
                 if value == name and thing is not None:
                     yield thing
             elif kind in ("LOAD_ATTR", "LOAD_METHOD") and value == name and hasattr(thing, name):
                 yield getattr(thing, name)
-            elif kind not in ("PRECALL", "PUSH_NULL"):
+            elif kind not in ("PRECALL", "PUSH_NULL", "EXTENDED_ARG", "CACHE"):
                 thing = None
 
 
