@@ -69,7 +69,8 @@ def test_a_launcher_that_is_gone_asks_too(monkeypatch):
     monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "no")
     stop = StopRequest()
     assert stop.signal is None
-    monkeypatch.setattr(os, "getppid", lambda: 1)
+    own = os.getppid()
+    monkeypatch.setattr(os, "getppid", lambda: own + 1)
     assert stop.signal == signal.SIGTERM
 
 
