@@ -15,7 +15,7 @@ from typing import Any
 
 from library import config_util
 
-from sd_scripts_patches.tools import Misfit, Undo, all_of, looked_up, replace, require
+from sd_scripts_patches.tools import Misfit, Undo, all_of, replace, require, require_lookup
 
 _GIVEN_APART = {"self", "subsets", "is_training_dataset"}
 
@@ -27,12 +27,9 @@ def check() -> None:
     arguments = set(inspect.signature(config_util.DreamBoothDataset.__init__).parameters)
     if fields != arguments - _GIVEN_APART or "is_training_dataset" not in arguments:
         raise Misfit(f"DreamBoothDataset takes {sorted(arguments)}, its params hold {sorted(fields)}")
-    for caller, name in (
-        (config_util.generate_dataset_group_by_blueprint, "DreamBoothDataset"),
-        (config_util.BlueprintGenerator.generate, "DreamBoothDatasetParams"),
-    ):
-        if looked_up(caller, name) is not getattr(config_util, name):
-            raise Misfit(f"{caller.__qualname__} looks up another {name} than config_util's")
+    build, plan = config_util.generate_dataset_group_by_blueprint, config_util.BlueprintGenerator.generate
+    require_lookup(build, "DreamBoothDataset", config_util.DreamBoothDataset)
+    require_lookup(plan, "DreamBoothDatasetParams", config_util.DreamBoothDatasetParams)
 
 
 def apply(dataset_class: type, composite_schema: Any) -> Undo:

@@ -16,7 +16,7 @@ from typing import Any
 from library import config_util
 from library.config_util import DreamBoothSubset, DreamBoothSubsetParams
 
-from sd_scripts_patches.tools import Misfit, Undo, all_of, replace, require
+from sd_scripts_patches.tools import Misfit, Undo, all_of, replace, require, require_lookup
 
 
 class SubsetWithTrigger(DreamBoothSubset):
@@ -36,12 +36,9 @@ def check() -> None:
     arguments = set(inspect.signature(config_util.DreamBoothSubset.__init__).parameters) - {"self"}
     if fields != arguments:
         raise Misfit(f"DreamBoothSubset takes {sorted(arguments)}, its params hold {sorted(fields)}")
-    for caller, name in (
-        (config_util.BlueprintGenerator.generate, "DreamBoothSubsetParams"),
-        (config_util.generate_dataset_group_by_blueprint, "DreamBoothSubset"),
-    ):
-        if name not in caller.__code__.co_names:
-            raise Misfit(f"{caller.__qualname__} no longer looks up {name}")
+    build, plan = config_util.generate_dataset_group_by_blueprint, config_util.BlueprintGenerator.generate
+    require_lookup(build, "DreamBoothSubset", config_util.DreamBoothSubset)
+    require_lookup(plan, "DreamBoothSubsetParams", config_util.DreamBoothSubsetParams)
 
 
 def apply() -> Undo:

@@ -49,6 +49,12 @@ def looked_up(caller: Callable, name: str) -> Any:
     return found[0]
 
 
+def require_lookup(caller: Callable, name: str, thing: Any) -> None:
+    """Raises Misfit unless `caller` finds this very thing under the name."""
+    if looked_up(caller, name) is not thing:
+        raise Misfit(f"{caller.__module__}.{caller.__qualname__} looks up another {name}")
+
+
 def _lookups(function: Any, name: str) -> Iterator[Any]:
     for code in _with_nested(function.__code__):
         imported: dict[str, Any] = {}  # by the function itself, under local names
