@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import time
@@ -18,12 +19,7 @@ from safetensors.torch import load_file
 from lycoris_composite import launcher
 from lycoris_composite.errors import UserError, raise_first
 from lycoris_composite.trainers.builtin import Builtin
-from tests.world import World, make_world
-
-
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("embedded"))
+from tests.world import World
 
 
 def header(path: Path) -> tuple[set[str], dict[str, str]]:
@@ -181,9 +177,9 @@ def test_two_runs_at_once_do_not_write_to_one_output(embedded: World, tmp_path: 
     first = embedded.start(tmp_path, **RESUMABLE)
     journal = tmp_path / "out/cg3.run.json"
     while not journal.exists():
-        assert first.poll() is None
+        os.kill(first, 0)
         time.sleep(0.05)
-    first.send_signal(signal.SIGSTOP)
+    os.kill(first, signal.SIGSTOP)
     try:
         before = snapshot(tmp_path / "out")
         second = embedded.train(tmp_path, **RESUMABLE)
@@ -191,8 +187,8 @@ def test_two_runs_at_once_do_not_write_to_one_output(embedded: World, tmp_path: 
         assert f"error: {tmp_path}/out/cg3.run.lock: another run is writing to this output; wait for it" in second.output
         assert snapshot(tmp_path / "out") == before
     finally:
-        first.kill()
-        first.wait()
+        os.kill(first, signal.SIGKILL)
+        embedded.forks.wait(first)
     assert embedded.train(tmp_path, **RESUMABLE).code == 0
     assert names(tmp_path / "out") == names(undisturbed)
 

@@ -18,12 +18,7 @@ from lycoris_composite import checkout, cli, doctor, launcher, surroundings
 from lycoris_composite.findings import ERROR, OK, WARNING, Finding
 from lycoris_composite.journal import Journal, StageRecord, sole_run
 from tests import tiny
-from tests.world import World, make_world
-
-
-@pytest.fixture(scope="module")
-def embedded(tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("embedded"))
+from tests.world import World
 
 
 @pytest.fixture(autouse=True)

@@ -19,12 +19,11 @@ from tests.helpers import kohya_settings, python
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings(tmp_path: Path, clip_tokenizers: Path) -> Settings:
     tiny.draw_characters(tmp_path / "data", images=3)
-    tiny.make_tokenizer_cache(tmp_path / "tokenizer")
     return kohya_settings(
         tmp_path, train_data_dir=str(tmp_path / "data"), resolution="128,128", caption_extension=".txt", keep_tokens=1,
-        tokenizer_cache_dir=str(tmp_path / "tokenizer"), train_batch_size=2, cache_latents=True, max_train_epochs=4,
+        tokenizer_cache_dir=str(clip_tokenizers), train_batch_size=2, cache_latents=True, max_train_epochs=4,
     )  # fmt: skip
 
 

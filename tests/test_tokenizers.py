@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,19 +10,13 @@ pytest.importorskip("transformers", reason="needs transformers, which sd-scripts
 from lycoris_composite.checkout import TOKENIZERS
 from lycoris_composite.errors import UserError
 from lycoris_composite.trainers import tokenizers
-from tests import tiny
 
 FOLDER = "openai_clip-vit-large-patch14"
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.make_tokenizer_cache(tmp_path_factory.mktemp("tokenizer"))
-
-
-def test_both_of_upstreams_are_read_from_their_folders(cache):
+def test_both_of_upstreams_are_read_from_their_folders(clip_tokenizers):
     for name in TOKENIZERS:
-        assert tokenizers.kept_tokenizer(name, str(cache)).tokenize("uzuki") == ["uz", "uki</w>"]
+        assert tokenizers.kept_tokenizer(name, str(clip_tokenizers)).tokenize("uzuki") == ["uz", "uki</w>"]
 
 
 def test_a_folder_that_another_transformers_saved_is_named(tmp_path, monkeypatch):

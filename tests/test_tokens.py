@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,8 +31,8 @@ captions = st.lists(tags, max_size=40).map(", ".join)
 
 
 @pytest.fixture(scope="module", params=tiny.PAD_TOKENS)
-def tokenizer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> CLIPTokenizer:
-    return CLIPTokenizer.from_pretrained(tiny.make_tokenizer_cache(tmp_path_factory.mktemp("tokenizer")) / request.param)
+def tokenizer(request: pytest.FixtureRequest, clip_tokenizers: Path) -> CLIPTokenizer:
+    return CLIPTokenizer.from_pretrained(clip_tokenizers / request.param)
 
 
 @pytest.fixture(scope="module")

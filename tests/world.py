@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import toml
 
 from tests import tiny
+from tests.forks import ForkServer
 from tests.helpers import ROOT
 
 # What every small training here shares: both stages in seconds on a CPU.
@@ -53,6 +56,7 @@ class World:
     folder: Path
     sd_scripts: Path | None
     config: dict[str, Any] = field(default_factory=dict)
+    forks: ForkServer | None = None
 
     def write_config(self, folder: Path, **changes: Any) -> Path:
         """The base config with settings changed; a key set to None is left out, a table is merged."""
@@ -64,32 +68,62 @@ class World:
         path.write_text(toml.dumps({"settings": {**settings, "output_dir": str(folder / "out")}, "composite": composite}))
         return path
 
-    def train(self, folder: Path, *flags: str, processes: int = 1, env: dict[str, str] | None = None, **changes: Any) -> Run:
+    def train(
+        self,
+        folder: Path,
+        *flags: str,
+        processes: int = 1,
+        env: dict[str, str] | None = None,
+        is_real: bool = False,
+        **changes: Any,
+    ) -> Run:
         """Both stages by train_composite.py."""
-        start = [str(ROOT / "train_composite.py")]
-        return self.command(folder, *self._arguments(folder, start, flags, processes, changes), env=env)
+        arguments = self._arguments(folder, [str(ROOT / "train_composite.py")], flags, processes, changes)
+        return self.command(folder, *arguments, env=env, is_real=is_real or processes > 1)
 
-    def strike(self, folder: Path, what: str, number: int, blow: str, *flags: str, processes: int = 1, **changes: Any) -> Run:
+    def launch(self, folder: Path, **changes: Any) -> Run:
+        """Both stages by `accelerate launch`, as the README has it."""
+        start = ["-m", "accelerate.commands.accelerate_cli", "launch", str(ROOT / "train_composite.py")]
+        return self.command(folder, *self._arguments(folder, start, (), 1, changes), is_real=True)
+
+    def strike(
+        self,
+        folder: Path,
+        what: str,
+        number: int,
+        blow: str,
+        *flags: str,
+        processes: int = 1,
+        is_real: bool = False,
+        **changes: Any,
+    ) -> Run:
         """Both stages, struck at a chosen moment (tests/killing.py)."""
         start = [str(ROOT / "tests/killing.py"), what, str(number), blow]
-        return self.command(folder, *self._arguments(folder, start, flags, processes, changes))
+        arguments = self._arguments(folder, start, flags, processes, changes)
+        return self.command(folder, *arguments, is_real=is_real or processes > 1)
 
-    def start(self, folder: Path, **changes: Any) -> subprocess.Popen[bytes]:
-        """Begins both stages and does not wait for them."""
+    def start(self, folder: Path, **changes: Any) -> int:
+        """Begins both stages and does not wait for them; the process's number."""
         arguments = self._arguments(folder, [str(ROOT / "train_composite.py")], (), 1, changes)
-        with open(folder / "started.log", "wb") as log:
-            return subprocess.Popen(
-                [sys.executable, *arguments], cwd=folder, env=_environment(), stdout=log, stderr=subprocess.STDOUT
-            )
+        return self.forks.start(arguments, folder, _environment(), folder / "started.log")
 
-    def command(self, folder: Path, *arguments: str, env: dict[str, str] | None = None) -> Run:
-        """`python ARGUMENTS` in a folder; a traceback in the output is shown when a test fails."""
-        environment = {**_environment(), **(env or {})}
-        done = subprocess.run(
-            [sys.executable, *arguments], cwd=folder, env=environment, capture_output=True, text=True, timeout=900, check=False
-        )
-        print(done.stdout[-6000:], done.stderr[-6000:])
-        return Run(done.returncode, done.stdout + done.stderr, folder)
+    def command(self, folder: Path, *arguments: str, env: dict[str, str] | None = None, is_real: bool = False) -> Run:
+        """`python ARGUMENTS` in a folder: in a fork where the world has a server of them, unless the command has to be a
+        real one or gets an environment. Its output is shown when a test fails."""
+        if self.forks is None or is_real or env is not None:
+            environment = {**_environment(), **(env or {})}
+            done = subprocess.run(
+                [sys.executable, *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                encoding="utf-8", errors="replace", timeout=900, check=False,
+            )  # fmt: skip
+            code, output = done.returncode, done.stdout
+        else:
+            log = folder / "command.log"
+            code = self.forks.wait(self.forks.start(arguments, folder, _environment(), log))
+            output = log.read_text(encoding="utf-8", errors="replace")
+            log.unlink()
+        print(output[-12000:])
+        return Run(code, output, folder)
 
     def _arguments(
         self, folder: Path, start: list[str], flags: tuple[str, ...], processes: int, changes: dict[str, Any]
@@ -126,3 +160,12 @@ def make_world(folder: Path, sd_scripts: Path | None = None) -> World:
         "sample_prompts": str(prompts),
     }
     return World(folder, sd_scripts, config)
+
+
+@contextmanager
+def forking_world(folder: Path, sd_scripts: Path | None = None) -> Iterator[World]:
+    """The same, whose commands are forked."""
+    world = make_world(folder, sd_scripts)
+    world.forks = ForkServer(sd_scripts, _environment())
+    yield world
+    world.forks.close()

@@ -35,7 +35,7 @@ def effects(world: World, version_of: Callable[[str], Path], tmp_path_factory: p
     @cache
     def seen(ref: str) -> dict[str, tuple[Any, Any]]:
         script, folder = str(ROOT / "tests/patches/effects.py"), tmp_path_factory.mktemp("effects")
-        run = world.command(folder, script, str(version_of(ref)), str(world.folder))
+        run = world.command(folder, script, str(version_of(ref)), str(world.folder), is_real=True)
         assert run.code == 0
         lines = [json.loads(line.removeprefix("effect: ")) for line in run.output.splitlines() if line.startswith("effect: ")]
         return {name: (patched, plain) for name, patched, plain in lines}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import pytest
 
 from lycoris_composite import checkout
 from lycoris_composite.errors import UserError
-from tests.world import World, make_world
+from tests.world import World, forking_world
 
 # What the product says it fits. The checkout at hand is one of them, as a rule the newest tag.
 VERSIONS = ("v0.10.1", "v0.10.6", "v0.11.1", "c162e90")
@@ -31,8 +31,9 @@ def sd_scripts() -> Path:
 
 
 @pytest.fixture(scope="session")
-def world(sd_scripts: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
-    return make_world(tmp_path_factory.mktemp("world"), sd_scripts)
+def world(sd_scripts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with forking_world(tmp_path_factory.mktemp("world"), sd_scripts) as world:
+        yield world
 
 
 @pytest.fixture(scope="session")

@@ -148,8 +148,7 @@ AUGMENTED = {"flip_aug": True, "shuffle_caption": True, "random_crop": True, "co
 KINDS = pytest.mark.parametrize("composite", [{}, None], ids=["composites", "singles"])
 
 
-@KINDS
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize(("start", "composite"), [("fork", {}), ("fork", None), ("spawn", {})])
 def test_workers_make_the_same_batches_as_the_main_process(
     make_dataset: Callable, library: SimpleNamespace, start: str, composite: dict | None
 ) -> None:
@@ -157,10 +156,9 @@ def test_workers_make_the_same_batches_as_the_main_process(
     expected = batches(group, library, [1, 2, 3])
 
     persistent = batches(group, library, [1, 2, 3], num_workers=2, multiprocessing_context=start, persistent_workers=True)
-    fresh = batches(group, library, [1, 2], num_workers=1, multiprocessing_context=start)
-
     assert same(persistent, expected)
-    assert same(fresh, expected[:2])
+    if start == "fork":  # a spawned worker imports torch and upstream anew, ten seconds each
+        assert same(batches(group, library, [1, 2], num_workers=1, multiprocessing_context=start), expected[:2])
     assert not same(expected[0], expected[1])
 
 

@@ -37,7 +37,7 @@ def test_a_run_without_composites_is_bit_equal_to_upstreams_own(world: World, tm
     (tmp_path / "plain").mkdir()
     (tmp_path / "ours").mkdir()
 
-    plain = world.command(tmp_path, str(runner), "--config_file", str(write_config(world, tmp_path / "plain")))
+    plain = world.command(tmp_path, str(runner), "--config_file", str(write_config(world, tmp_path / "plain")), is_real=True)
     ours = world.command(
         tmp_path, "-m", "lycoris_composite.cli", "run", "train_network.py", "--sd_scripts", str(world.sd_scripts),
         "--config_file", str(write_config(world, tmp_path / "ours")),

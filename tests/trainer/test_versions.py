@@ -54,7 +54,7 @@ def test_every_upstream_trainer_takes_composites(world: World, tmp_path: Path) -
 
 def test_a_version_before_the_strategies_is_refused_in_one_sentence(world: World, tmp_path: Path, version_of) -> None:
     folder = version_of("v0.9.1")
-    check = world.command(tmp_path, "-c", CHECK, str(folder))
+    check = world.command(tmp_path, "-c", CHECK, str(folder), is_real=True)
     assert check.code == 2
     [sentence] = [line for line in check.output.splitlines() if line.startswith("error: ")]
     assert f"sd-scripts at {checkout.version(folder)}" in sentence
@@ -79,9 +79,9 @@ def test_both_stages_train_and_go_on_after_a_kill_bit_for_bit(world: World, tmp_
     for folder in (plain, struck):
         folder.mkdir()
 
-    undisturbed = world.train(plain, *flags, **SETTINGS)
-    killed = world.strike(struck, "step", 8, "9", *flags, **SETTINGS)
-    again = world.train(struck, *flags, **SETTINGS)
+    undisturbed = world.train(plain, *flags, is_real=True, **SETTINGS)
+    killed = world.strike(struck, "step", 8, "9", *flags, is_real=True, **SETTINGS)
+    again = world.train(struck, *flags, is_real=True, **SETTINGS)
 
     assert (undisturbed.code, killed.code, again.code) == (0, -signal.SIGKILL, 0)
     assert "stage 2: was interrupted; it goes on after step 2 of 4" in again.output
