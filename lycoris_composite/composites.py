@@ -75,9 +75,8 @@ def read(settings: Settings) -> Reading:
     singles, datasets = single_datasets(first), datasets_to_join(settings)
     bad = bad_files([*singles, *datasets], show_progress=True)
     plans = plans_of(settings, datasets, bad, upstream is not None and checkout.joins_by_separator(upstream))
-    for plan in plans:
-        if plan.options.join == "pixel" and second.caches_latents:
-            plan.cycle_epochs = CACHED_PIXEL_EPOCHS
+    if settings.composite.join == "pixel" and second.caches_latents:
+        plans = [plan.cycling(CACHED_PIXEL_EPOCHS) for plan in plans]
     singles = with_images(singles, plans, bad)
     costs = cost_of(first, single_work(singles)), cost_of(second, composite_work(plans))
     budget, notes = _budget(second)
@@ -103,7 +102,7 @@ def _not_shown(settings: Mapping[str, Any]) -> Iterator[str]:
 def composite_picture(composite: Composite) -> Image.Image:
     """The composite as training crops it. Raises UserError for an image that is gone."""
     panels = [panel_picture(panel.image.path, panel.size, panel.flipped) for panel in composite.panels]
-    return Image.fromarray(join_panels(panels, axis=-2))
+    return Image.fromarray(join_panels(panels, composite.boxes, axes=(0, 1)))
 
 
 def _budget(stage: Stage) -> tuple[Budget | None, list[str]]:

@@ -10,7 +10,6 @@ from typing import Any
 
 from lycoris_composite.captions import Progress
 from lycoris_composite.layout import Size, bucket_of
-from lycoris_composite.pairing import PANELS
 from lycoris_composite.plan import CACHED_PIXEL_EPOCHS, Plan
 from lycoris_composite.stages import Stage
 from lycoris_composite.subsets import Dataset
@@ -35,13 +34,14 @@ class Schedule:
 @dataclass(frozen=True)
 class Work:
     """What a stage goes through: samples and batches an epoch, pictures in a batch, the largest of them, the panels that
-    are encoded, each with how often it is kept."""
+    are encoded, each with how often it is kept, and how many pictures a sample is encoded from where none is kept."""
 
     samples: int
     batches: int
     batch_size: int
     largest: Size
     panels: Mapping[Size, int]
+    encoded_a_sample: int = 1
 
 
 @dataclass(frozen=True)
@@ -88,12 +88,12 @@ def composite_work(plans: Sequence[Plan]) -> Work:
         if plan.options.join == "pixel":
             panels[_largest(plan.sizes)] += CACHED_PIXEL_EPOCHS * plan.composites
             continue
-        for number, character in enumerate(plan.characters):
-            for place in range(len(character.images)):
-                panels.update({size: 1 + character.subset.flip_aug for size in plan.panel_sizes(number, place)})
+        for panel in plan.panels_apart():
+            panels[panel.size] += 1 + panel.character.subset.flip_aug
     samples, batches = sum(plan.composites for plan in plans), sum(plan.batches for plan in plans)
     sizes = [size for plan in plans for size in plan.sizes]
-    return Work(samples, batches, max(plan.batch_size for plan in plans), _largest(sizes), panels)
+    apart = max(plan.panels if plan.options.join == "latent" else 1 for plan in plans)
+    return Work(samples, batches, max(plan.batch_size for plan in plans), _largest(sizes), panels, apart)
 
 
 def _largest(sizes: Iterable[Size]) -> Size:
@@ -104,5 +104,4 @@ def cost_of(stage: Stage, work: Work) -> Cost:
     schedule = schedule_of(stage.settings, work.batches)
     if stage.caches_latents:
         return Cost(schedule, work.samples, sum(work.panels.values()), 0)
-    panels = PANELS if stage.composite is not None and stage.composite.join == "latent" else 1
-    return Cost(schedule, work.samples, 0, work.samples * panels / schedule.steps_an_epoch)
+    return Cost(schedule, work.samples, 0, work.samples * work.encoded_a_sample / schedule.steps_an_epoch)

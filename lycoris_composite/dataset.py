@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -257,26 +258,28 @@ class CompositeDataset(SwitchedDataset):
         return [i for i in own if not expected(i.bucket_reso, i.latents_npz, i.flip_aug, i.alpha_masked)]
 
     def _infos_to_cache(self) -> list[ImageInfo]:
+        """What the VAE will see, by the join: panels apart, or whole pictures."""
         if self.plan is None:
             return []
-        if self.options.join == "pixel":
-            self.plan.cycle_epochs = CACHED_PIXEL_EPOCHS
-            for epoch in range(1, CACHED_PIXEL_EPOCHS + 1):
-                for index in range(self.plan.composites):
-                    composite = self.plan.composite(epoch, index)
-                    info = self._info(f"{epoch}/{index}", composite.size, any(self._masked(p) for p in composite.panels))
-                    info.composite = composite
-                    self._picture_infos[epoch, index] = info
-            return list(self._picture_infos.values())
-        for number, character in enumerate(self.plan.characters):
-            for place, image in enumerate(character.images):
-                subset = self._panel_subsets[image.path]
-                for size in self.plan.panel_sizes(number, place):
-                    info = self._info(image.path, size, subset.alpha_mask)
-                    info.flip_aug = subset.flip_aug
-                    info.panel = Panel(character, image, "", size, False)
-                    self._panel_infos[image.path, size] = info
+        return {"latent": self._panels_to_cache, "pixel": self._pictures_to_cache}[self.options.join](self.plan)
+
+    def _panels_to_cache(self, plan: Plan) -> list[ImageInfo]:
+        for panel in plan.panels_apart():
+            subset = self._panel_subsets[panel.image.path]
+            info = self._info(panel.image.path, panel.size, subset.alpha_mask)
+            info.flip_aug = subset.flip_aug
+            info.panel = panel
+            self._panel_infos[panel.image.path, panel.size] = info
         return list(self._panel_infos.values())
+
+    def _pictures_to_cache(self, plan: Plan) -> list[ImageInfo]:
+        self.plan = plan.cycling(CACHED_PIXEL_EPOCHS)
+        for epoch, index in product(range(1, CACHED_PIXEL_EPOCHS + 1), range(plan.composites)):
+            composite = plan.composite(epoch, index)
+            info = self._info(f"{epoch}/{index}", composite.size, any(self._masked(p) for p in composite.panels))
+            info.composite = composite
+            self._picture_infos[epoch, index] = info
+        return list(self._picture_infos.values())
 
     def _info(self, key: str, size: Size, alpha_mask: bool) -> ImageInfo:
         info = ImageInfo(key, 1, "", False, key)
@@ -323,7 +326,7 @@ class CompositeDataset(SwitchedDataset):
             example = DreamBoothDataset.__getitem__(view, 0)
         self._add_conditioning(example, composites)
         if example["images"] is not None and self.options.join == "latent":
-            example["panel_widths"] = [[panel.size[0] for panel in composite.panels] for composite in composites]
+            example["panel_boxes"] = [composite.boxes for composite in composites]
         return example
 
     def _view(self, composites: Sequence[Composite], epoch: int, progress: Progress) -> CompositeDataset:
@@ -359,7 +362,7 @@ class CompositeDataset(SwitchedDataset):
             info.latents, info.alpha_mask = self._latents(self._picture_infos[composite.epoch, composite.index], False)
         elif self._panel_infos:
             panels = [self._latents(self._panel_infos[p.image.path, p.size], p.flipped) for p in composite.panels]
-            info.latents = join_panels([latents for latents, _ in panels], concatenate=torch.cat)
+            info.latents = join_panels([latents for latents, _ in panels], composite.boxes)
             info.alpha_mask = self._joined_mask([mask for _, mask in panels], composite)
         # Upstream wants both beside latents; what the batch carries is filled in by _add_conditioning.
         info.latents_original_size, info.latents_crop_ltrb = composite.size, (0, 0, *composite.size)
@@ -381,7 +384,7 @@ class CompositeDataset(SwitchedDataset):
             return None
         whole = [torch.ones(panel.size[::-1]) for panel in composite.panels]
         own = [ones if mask is None else mask for mask, ones in zip(masks, whole, strict=True)]
-        return join_panels(own, concatenate=torch.cat)
+        return join_panels(own, composite.boxes)
 
     def _masked(self, panel: Panel) -> bool:
         return self._panel_subsets[panel.image.path].alpha_mask
@@ -428,7 +431,7 @@ class CompositeDataset(SwitchedDataset):
         """uint8 (height, width, 3 or 4)."""
         rng = generator(self.draw_seed, composite.epoch, composite.index, "augment")
         panels = [self._panel_picture(panel, alpha, rng) for panel in composite.panels]
-        return join_panels(panels, axis=-2)
+        return join_panels(panels, composite.boxes, axes=(0, 1))
 
     def _panel_picture(self, panel: Panel, alpha: bool, rng: random.Random | None = None) -> Any:
         """One panel resized and cropped as upstream does, then augmented."""

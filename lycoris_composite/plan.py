@@ -5,10 +5,11 @@ Training and every preview ask this one plan, so no picture can show what traini
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from lycoris_composite.captions import (
 )
 from lycoris_composite.characters import Character, TrainingImage
 from lycoris_composite.errors import UserError
-from lycoris_composite.layout import Canvas, Size, bucket_of, composite_size, panel_sizes
+from lycoris_composite.layout import Box, Canvas, Size, bucket_of, composite_size, panel_boxes
 from lycoris_composite.pairing import PANELS, Groups, epoch_groups, generator
 
 # With `join = "pixel"` and cached latents, the pictures of this many epochs are encoded and come round again:
@@ -43,18 +44,23 @@ class CompositeOptions:
 
 @dataclass(frozen=True)
 class Panel:
-    """One image's place in a composite: its character, its (width, height) in pixels, and whether it is mirrored."""
+    """One image in a composite: its character, its place there in pixels, and whether it is mirrored."""
 
     character: Character
     image: TrainingImage
     caption: str
-    size: Size
+    box: Box
     flipped: bool
+
+    @property
+    def size(self) -> Size:
+        """(width, height) in pixels."""
+        return self.box.size
 
 
 @dataclass(frozen=True)
 class Composite:
-    """One training sample: panels from left to right, and what (epoch, index) it is."""
+    """One training sample: panels in the order of their captions, and what (epoch, index) it is."""
 
     epoch: int
     index: int
@@ -62,7 +68,11 @@ class Composite:
 
     @property
     def size(self) -> Size:
-        return composite_size([panel.size for panel in self.panels])
+        return composite_size(self.boxes)
+
+    @property
+    def boxes(self) -> list[Box]:
+        return [panel.box for panel in self.panels]
 
 
 @dataclass(frozen=True)
@@ -78,7 +88,8 @@ class Plan:
     """All composites of a run. Holds what grows with images and characters; an epoch's groups come on demand.
 
     `composites` is an epoch's count, `batches` its number of batches, the same in every epoch (upstream's loader
-    asks once), each batch of one composite size and at most `batch_size` long. `by_separator` is `caption_parts`'s.
+    asks once), each batch of one composite size and at most `batch_size` long. `by_separator` is `caption_parts`'s, `panels`
+    counts a composite's panels.
     """
 
     def __init__(
@@ -89,6 +100,7 @@ class Plan:
         batch_size: int,
         seed: int,
         by_separator: bool = False,
+        panels: int = PANELS,
     ) -> None:
         self.characters = tuple(characters)
         self.canvas = canvas
@@ -96,7 +108,8 @@ class Plan:
         self.batch_size = batch_size
         self.seed = seed
         self.by_separator = by_separator
-        self.cycle_epochs: int | None = None
+        self.panels = panels
+        self._cycle_epochs: int | None = None
         self.composites = max(1, round(options.composites_per_image * sum(_weight(c) * len(c.images) for c in characters)))
         # One flat list of images, each character's at its offset: groups stay plain integer arrays.
         self._offsets = np.cumsum([0, *(len(c.images) for c in characters)])
@@ -105,10 +118,8 @@ class Plan:
         numbers = {bucket: number for number, bucket in enumerate(self._buckets)}
         self._image_bucket = np.array([numbers[bucket] for bucket in buckets], np.int32)
         self._layouts = self._reachable_layouts()
-        self._bucket_panel_sizes = [
-            sorted({panels[0] for panels in of_left}) for of_left in _by_left(self._layouts, len(self._buckets))
-        ]
-        self.sizes = tuple(sorted({composite_size(panels) for panels in self._layouts.values()}))
+        self._bucket_panel_sizes = _sizes_by_bucket(self._layouts, len(self._buckets))
+        self.sizes = tuple(sorted({composite_size(boxes) for boxes in self._layouts.values()}))
         self._size_table = self._make_size_table()
         most = (self.composites + len(self.sizes) * (batch_size - 1)) // batch_size
         self.batches = min(self.composites, most)
@@ -134,9 +145,9 @@ class Plan:
         buckets = tuple(int(self._image_bucket[self._offsets[c] + i]) for c, i in zip(who, which, strict=True))
         flips = self._flips(epoch, index, who)
         panels = []
-        for c, i, size, flipped in zip(who, which, self._layouts[buckets], flips, strict=True):
+        for c, i, box, flipped in zip(who, which, self._layouts[buckets], flips, strict=True):
             character = self.characters[c]
-            panels.append(Panel(character, character.images[i], character.captions[i], size, flipped))
+            panels.append(Panel(character, character.images[i], character.captions[i], box, flipped))
         return Composite(epoch, index, tuple(panels))
 
     def caption(self, composite: Composite, epoch: int, progress: Progress = NO_PROGRESS, budget: Budget | None = None) -> str:
@@ -154,10 +165,11 @@ class Plan:
         return caption_parts(self.options.caption, panels, rng, epoch, progress, budget, self.by_separator)
 
     def pair_counts(self, epoch: int) -> np.ndarray:
-        """(characters, characters): how often each stands left (row) of each (column) in an epoch."""
-        left, right = self._epoch(self._picture_epoch(epoch)).groups.characters.T
+        """(characters, characters): in how many composites of an epoch each stands before (row) each (column)."""
+        characters = self._epoch(self._picture_epoch(epoch)).groups.characters
         counts = np.zeros((len(self.characters),) * 2, np.int64)
-        np.add.at(counts, (left, right), 1)
+        for before, after in combinations(range(self.panels), 2):
+            np.add.at(counts, (characters[:, before], characters[:, after]), 1)
         return counts
 
     def panel_sizes(self, character: int, image: int) -> list[Size]:
@@ -165,9 +177,23 @@ class Plan:
         bucket = int(self._image_bucket[self._offsets[character] + image])
         return self._bucket_panel_sizes[bucket]
 
+    def panels_apart(self) -> Iterator[Panel]:
+        """Each image once for every size that it can take, not mirrored and at no place: what is encoded where latents
+        are joined."""
+        for number, character in enumerate(self.characters):
+            for place, (image, caption) in enumerate(zip(character.images, character.captions, strict=True)):
+                for size in self.panel_sizes(number, place):
+                    yield Panel(character, image, caption, Box(0, 0, *size), False)
+
+    def cycling(self, epochs: int) -> Plan:
+        """The same plan, its pictures coming round again after so many epochs. Captions do not."""
+        plan = copy.copy(self)
+        plan._cycle_epochs = epochs
+        return plan
+
     def _picture_epoch(self, epoch: int) -> int:
         epoch = max(epoch, 1)
-        return epoch if self.cycle_epochs is None else (epoch - 1) % self.cycle_epochs + 1
+        return epoch if self._cycle_epochs is None else (epoch - 1) % self._cycle_epochs + 1
 
     def _flips(self, epoch: int, index: int, who: Sequence[int]) -> list[bool]:
         flippable = [self.characters[c].subset.flip_aug for c in who]
@@ -176,42 +202,55 @@ class Plan:
         rng = generator(self.seed, epoch, index, "flip")
         return [rng.random() < 0.5 and can for can in flippable]
 
-    def _reachable_layouts(self) -> dict[tuple[int, ...], tuple[Size, ...]]:
-        """The panel sizes of every ordered pair of buckets that two different characters can bring."""
+    def _reachable_layouts(self) -> dict[tuple[int, ...], tuple[Box, ...]]:
+        """The panels' places for every tuple of buckets that different characters can bring."""
         owners: list[set[int]] = [set() for _ in self._buckets]
         for number in range(len(self.characters)):
             for bucket in set(self._image_bucket[self._offsets[number] : self._offsets[number + 1]].tolist()):
                 owners[bucket].add(number)
-        pairs = product(range(len(owners)), repeat=PANELS)
-        pairs = [pair for pair in pairs if len(set().union(*(owners[bucket] for bucket in pair))) >= PANELS]
-        try:
-            return {pair: panel_sizes([self._buckets[number] for number in pair], self.canvas) for pair in pairs}
-        except ValueError as error:
-            raise UserError(f"resolution {error}; raise it in [composite.stage2], or lower bucket_reso_steps.") from error
+        found = {}
+        for numbers in product(range(len(owners)), repeat=self.panels):
+            if _can_differ([owners[number] for number in numbers]):
+                try:
+                    found[numbers] = panel_boxes([self._buckets[number] for number in numbers], self.canvas)
+                except ValueError as error:
+                    raise UserError(
+                        f"resolution {error}; raise it in [composite.stage2], or lower bucket_reso_steps."
+                    ) from error
+        return found
 
     def _make_size_table(self) -> np.ndarray:
+        """The number of a composite's size by its panels' buckets; -1 for those that never meet."""
         numbers = {size: number for number, size in enumerate(self.sizes)}
-        table = np.full((len(self._buckets),) * 2, -1, np.int32)
-        for pair, panels in self._layouts.items():
-            table[pair] = numbers[composite_size(panels)]
+        table = np.full((len(self._buckets),) * self.panels, -1, np.int32)
+        for buckets, boxes in self._layouts.items():
+            table[buckets] = numbers[composite_size(boxes)]
         return table
 
     def _make_epoch(self, epoch: int) -> _Epoch:
         counts = [len(c.images) for c in self.characters]
-        groups = epoch_groups(counts, [_weight(c) for c in self.characters], self.composites, self.seed, epoch)
+        weights = [_weight(c) for c in self.characters]
+        groups = epoch_groups(counts, weights, self.composites, self.seed, epoch, self.panels)
         buckets = self._image_bucket[self._offsets[groups.characters] + groups.images]
-        sizes = self._size_table[buckets[:, 0], buckets[:, 1]]
+        sizes = self._size_table[tuple(buckets.T)]
         order = np.argsort(sizes, kind="stable").astype(np.int32)
         per_size = np.bincount(sizes, minlength=len(self.sizes))
         return _Epoch(groups, order, _batch_starts(per_size, self.batch_size, self.batches))
 
 
-def _by_left(layouts: Mapping[tuple[int, ...], tuple[Size, ...]], buckets: int) -> list[list[tuple[Size, ...]]]:
-    """The layouts by their left panel's bucket. Left or right, a panel's size is the same."""
-    found: list[list[tuple[Size, ...]]] = [[] for _ in range(buckets)]
-    for pair, panels in layouts.items():
-        found[pair[0]].append(panels)
-    return found
+def _can_differ(owners: Sequence[set[int]]) -> bool:
+    """Whether each set can give an element of its own: Hall's condition."""
+    counts = range(1, len(owners) + 1)
+    return all(len(set().union(*some)) >= count for count in counts for some in combinations(owners, count))
+
+
+def _sizes_by_bucket(layouts: Mapping[tuple[int, ...], tuple[Box, ...]], buckets: int) -> list[list[Size]]:
+    """For each bucket the sizes that a panel of it can have, sorted."""
+    found: list[set[Size]] = [set() for _ in range(buckets)]
+    for numbers, boxes in layouts.items():
+        for number, box in zip(numbers, boxes, strict=True):
+            found[number].add(box.size)
+    return [sorted(sizes) for sizes in found]
 
 
 def _weight(character: Character) -> int:

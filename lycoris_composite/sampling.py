@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import combinations, permutations
+from itertools import chain, combinations, permutations
 from typing import Any
 
 from lycoris_composite.captions import all_tags, marker, render
@@ -19,20 +19,19 @@ _MOST_TAGS = 6
 
 def sample_prompts(plan: Plan, single_size: Size) -> list[dict[str, Any]]:
     """Prompts as upstream's JSON prompt files hold them: each character alone at `single_size`, then each ordered
-    pair, then each pair with the template's mark (`COMPOSITE`) in the negative prompt, sized like the composites."""
+    group, then each group with the template's mark (`COMPOSITE`) in the negative prompt, sized like the composites."""
     cast = plan.characters[:MOST_CHARACTERS]
     template = plan.options.caption
     tags = {character.trigger: _common_tags(character) for character in cast}
     prompts = [_prompt(", ".join([c.trigger, *tags[c.trigger]]), single_size) for c in cast]
     size = _usual_size(plan)
-    for pair in permutations(cast, 2):
-        names = [character.trigger for character in pair]
+    for group in permutations(cast, plan.panels):
+        names = [character.trigger for character in group]
         prompts.append(_prompt(render(template, names, [tags[name] for name in names]), size))
     mark = marker(template)
-    for pair in combinations(cast, 2) if mark else ():
-        names = [character.trigger for character in pair]
-        plain = render("{left}, {right}, {left_tags}, {right_tags}", names, [tags[name] for name in names])
-        prompts.append(_prompt(plain, size, mark))
+    for group in combinations(cast, plan.panels) if mark else ():
+        names = [character.trigger for character in group]
+        prompts.append(_prompt(", ".join([*names, *chain.from_iterable(tags[name] for name in names)]), size, mark))
     return prompts
 
 

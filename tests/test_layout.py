@@ -8,10 +8,16 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from lycoris_composite.layout import Canvas, bucket_of, bucket_sizes, composite_size, panel_sizes
+from lycoris_composite.layout import Canvas, bucket_of, bucket_sizes, composite_size, panel_boxes
 from tests.helpers import fast, thorough
 
 PLAIN = Canvas((640, 640))
+
+
+def sizes_of(buckets, canvas):
+    return tuple(box.size for box in panel_boxes(buckets, canvas))
+
+
 BUCKETED = Canvas((640, 640), 64, (256, 1024))
 
 steps = st.sampled_from([8, 16, 32, 64])
@@ -46,8 +52,10 @@ def laid_out(draw: st.DrawFn) -> tuple[list[tuple[int, int]], Canvas]:
 @given(laid_out())
 def test_panels_have_one_height_in_multiples_and_the_area_is_kept(case):
     buckets, canvas = case
-    panels = panel_sizes(buckets, canvas)
-    width, height = composite_size(panels)
+    boxes = panel_boxes(buckets, canvas)
+    panels = [box.size for box in boxes]
+    assert [box.left for box in boxes] == [sum(width for width, _ in panels[:place]) for place in range(len(panels))]
+    width, height = composite_size(boxes)
     assert width == sum(width for width, _ in panels)
     assert {height for _, height in panels} == {height}
     assert width * height <= canvas.area
@@ -58,7 +66,7 @@ def test_panels_have_one_height_in_multiples_and_the_area_is_kept(case):
 @given(laid_out())
 def test_a_panel_has_its_buckets_shape_to_within_a_multiple(case):
     buckets, canvas = case
-    for (width, height), bucket in zip(panel_sizes(buckets, canvas), buckets, strict=True):
+    for (width, height), bucket in zip(sizes_of(buckets, canvas), buckets, strict=True):
         assert abs(width - height * bucket[0] / bucket[1]) <= canvas.multiple
 
 
@@ -82,17 +90,17 @@ def slow_heights(buckets: list[tuple[int, int]], canvas: Canvas) -> list[int]:
 @example(([(128, 1024), (128, 1024)], Canvas((512, 640), 64, (128, 1024))))
 def test_the_tallest_height_that_fits_is_taken(case):
     buckets, canvas = case
-    assert panel_sizes(buckets, canvas)[0][1] == slow_heights(buckets, canvas)[-1]
+    assert sizes_of(buckets, canvas)[0][1] == slow_heights(buckets, canvas)[-1]
 
 
 def test_left_and_right_only_change_places():
     tall, wide = (448, 832), (832, 448)
-    assert panel_sizes([tall, wide], BUCKETED) == panel_sizes([wide, tall], BUCKETED)[::-1]
+    assert sizes_of([tall, wide], BUCKETED) == sizes_of([wide, tall], BUCKETED)[::-1]
 
 
 def test_the_guides_squares_become_two_squares():
     """768x768 of stage 2: the largest two squares in multiples of 64 whose area is at most that."""
-    assert panel_sizes([(640, 640)] * 2, Canvas((768, 768))) == ((512, 512), (512, 512))
+    assert sizes_of([(640, 640)] * 2, Canvas((768, 768))) == ((512, 512), (512, 512))
 
 
 @fast
@@ -100,45 +108,46 @@ def test_the_guides_squares_become_two_squares():
 def test_without_upscaling_no_panel_is_taller_than_its_bucket(case):
     buckets, canvas = case
     if canvas.no_upscale:
-        assert panel_sizes(buckets, canvas)[0][1] <= min(height for _, height in buckets)
+        assert sizes_of(buckets, canvas)[0][1] <= min(height for _, height in buckets)
 
 
 def test_upscaling_happens_unless_it_is_forbidden():
     """A narrow bucket in a large canvas grows; `bucket_no_upscale` is what stops it."""
     narrow = [(256, 512)] * 2
-    assert panel_sizes(narrow, BUCKETED)[0][1] > 512
-    assert panel_sizes(narrow, replace(BUCKETED, no_upscale=True)) == ((256, 512),) * 2
+    assert sizes_of(narrow, BUCKETED)[0][1] > 512
+    assert sizes_of(narrow, replace(BUCKETED, no_upscale=True)) == ((256, 512),) * 2
 
 
 @fast
 @given(canvases(), st.lists(image_sizes, min_size=2, max_size=2))
 def test_equal_panels_are_alike_whatever_the_images(canvas, images):
     equal = replace(canvas, aspect="equal")
-    panels = panel_sizes([bucket_of(size, canvas) for size in images], equal)
+    boxes = panel_boxes([bucket_of(size, canvas) for size in images], equal)
+    panels = [box.size for box in boxes]
     assert panels[0] == panels[1]
-    width, height = composite_size(panels)
+    width, height = composite_size(boxes)
     assert 0 < width <= canvas.size[0]
     assert 0 < height <= canvas.size[1]
     assert width % canvas.multiple == height % canvas.multiple == 0
 
 
 def test_equal_panels_fill_the_canvas():
-    assert panel_sizes([(256, 640), (640, 256)], Canvas((768, 512), aspect="equal")) == ((384, 512), (384, 512))
+    assert sizes_of([(256, 640), (640, 256)], Canvas((768, 512), aspect="equal")) == ((384, 512), (384, 512))
 
 
 def test_panels_too_wide_for_the_canvas_are_an_error():
     with pytest.raises(ValueError, match="256x256 is too small for 2 panels in multiples of 64"):
-        panel_sizes([(256, 256), (1024, 64)], Canvas((256, 256), 64, (64, 1024)))
+        sizes_of([(256, 256), (1024, 64)], Canvas((256, 256), 64, (64, 1024)))
 
 
 @pytest.mark.parametrize("aspect", ["natural", "equal"])
 def test_a_canvas_without_room_for_a_multiple_each_is_an_error(aspect):
     with pytest.raises(ValueError, match="64x64 is too small for 2 panels in multiples of 64"):
-        panel_sizes([(64, 64)] * 2, Canvas((64, 64), aspect=aspect))
+        sizes_of([(64, 64)] * 2, Canvas((64, 64), aspect=aspect))
 
 
 def test_the_smallest_canvas_has_one_multiple_each():
-    assert panel_sizes([(64, 64)] * 2, Canvas((128, 64))) == ((64, 64), (64, 64))
+    assert sizes_of([(64, 64)] * 2, Canvas((128, 64))) == ((64, 64), (64, 64))
 
 
 # --- buckets -----------------------------------------------------------------------------------------------------

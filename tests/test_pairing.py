@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from lycoris_composite.pairing import epoch_groups, generator
@@ -192,3 +193,19 @@ def test_drawing_for_one_purpose_does_not_shift_another():
 def test_keys_are_told_apart_where_their_digits_run_together():
     assert generator(1, 11, 1, "flip").random() != generator(11, 1, 1, "flip").random()
     assert generator(1, 1, 11, "flip").random() != generator(1, 11, 1, "flip").random()
+
+
+# --- more panels than two ------------------------------------------------------------------------------------------
+
+
+@fast
+@given(st.lists(st.integers(1, 3), min_size=3, max_size=6), st.integers(1, 300), st.sampled_from([3, 4]))
+def test_every_tuple_of_different_characters_comes_as_often_as_its_weight_says(weights, composites, panels):
+    assume(len(weights) >= panels)
+    groups = epoch_groups([3] * len(weights), weights, composites, 42, 1, panels)
+    assert groups.characters.shape == groups.images.shape == (composites, panels)
+    worth = {group: math.prod(weights[c] for c in group) for group in permutations(range(len(weights)), panels)}
+    seen = Counter(map(tuple, groups.characters.tolist()))
+    assert set(seen) <= set(worth)
+    for group, weight in worth.items():
+        assert abs(seen[group] - composites * weight / sum(worth.values())) < 1 + 1e-9

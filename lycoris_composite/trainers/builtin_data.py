@@ -16,7 +16,7 @@ from lycoris_composite import images
 from lycoris_composite.captions import Budget, PanelCaption, single_caption
 from lycoris_composite.characters import Subset
 from lycoris_composite.compose import join_panels
-from lycoris_composite.layout import Canvas, Size, bucket_of
+from lycoris_composite.layout import Box, Canvas, Size, bucket_of
 from lycoris_composite.pairing import epoch_order, generator
 from lycoris_composite.plan import Composite, Plan
 
@@ -28,6 +28,15 @@ class StagePanel:
     size: Size
     path: str
     flipped: bool
+
+
+@dataclass(frozen=True)
+class StageSample:
+    """What a batch holds one of: panels, their places, and the caption."""
+
+    panels: Sequence[StagePanel]
+    boxes: Sequence[Box]
+    caption: str
 
 
 class Singles:
@@ -44,16 +53,17 @@ class Singles:
         items = zip(self._items, self._sizes, flips, strict=True)
         return {StagePanel(size, image.path, flipped) for (_, image), size, flips in items for flipped in flips}
 
-    def batch(self, epoch: int, number: int) -> list[tuple[list[StagePanel], str]]:
+    def batch(self, epoch: int, number: int) -> list[StageSample]:
         chosen = self._epoch(epoch)[number]
         rng = generator(self._seed, epoch, number, "single")
         return [self._sample(place, rng, epoch) for place in chosen]
 
-    def _sample(self, place: int, rng: random.Random, epoch: int) -> tuple[list[StagePanel], str]:
+    def _sample(self, place: int, rng: random.Random, epoch: int) -> StageSample:
         subset, image = self._items[place]
         flipped = subset.flip_aug and rng.random() < 0.5
         caption = PanelCaption(image.caption or subset.class_tokens or "", "", subset.rules)
-        return [StagePanel(self._sizes[place], image.path, flipped)], single_caption(caption, rng, epoch)
+        panel = StagePanel(self._sizes[place], image.path, flipped)
+        return StageSample([panel], [Box(0, 0, *panel.size)], single_caption(caption, rng, epoch))
 
     def _epoch(self, epoch: int) -> list[list[int]]:
         rng = generator(self._seed, epoch, 0, "single order")
@@ -73,21 +83,19 @@ class Composites:
         self.batches = plan.batches
 
     def panels(self) -> set[StagePanel]:
-        found = set()
-        for number, character in enumerate(self._plan.characters):
-            for place, image in enumerate(character.images):
-                flips = (False, True) if character.subset.flip_aug else (False,)
-                sizes = self._plan.panel_sizes(number, place)
-                found |= {StagePanel(size, image.path, flipped) for size in sizes for flipped in flips}
-        return found
+        return {
+            StagePanel(panel.size, panel.image.path, flipped)
+            for panel in self._plan.panels_apart()
+            for flipped in ((False, True) if panel.character.subset.flip_aug else (False,))
+        }
 
-    def batch(self, epoch: int, number: int) -> list[tuple[list[StagePanel], str]]:
+    def batch(self, epoch: int, number: int) -> list[StageSample]:
         composites = [self._plan.composite(epoch, index) for index in self._plan.batch(epoch, number)]
         return [self._sample(composite, epoch) for composite in composites]
 
-    def _sample(self, composite: Composite, epoch: int) -> tuple[list[StagePanel], str]:
+    def _sample(self, composite: Composite, epoch: int) -> StageSample:
         panels = [StagePanel(panel.size, panel.image.path, panel.flipped) for panel in composite.panels]
-        return panels, self._plan.caption(composite, epoch, budget=self._budget)
+        return StageSample(panels, composite.boxes, self._plan.caption(composite, epoch, budget=self._budget))
 
 
 class Batches(Dataset):
@@ -110,8 +118,8 @@ class Batches(Dataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         source, number = self._numbers[index]
         samples = source.batch(int(self.epoch), number)
-        joined = [join_panels([self._latents[panel] for panel in panels], concatenate=torch.cat) for panels, _ in samples]
-        captions = [caption for _, caption in samples]
+        joined = [join_panels([self._latents[panel] for panel in sample.panels], sample.boxes) for sample in samples]
+        captions = [sample.caption for sample in samples]
         return {"latents": torch.stack(joined), "input_ids": self._ids(captions), "captions": captions}
 
 

@@ -14,6 +14,7 @@ from lycoris_composite.compose import join_panels
 from lycoris_composite.dataset import CompositeDataset, SwitchedDataset
 from lycoris_composite.errors import Stopped
 from lycoris_composite.journal import RunLog
+from lycoris_composite.layout import Box, Size
 from lycoris_composite.metadata import composite_metadata
 from lycoris_composite.pairing import epoch_order, noise_seed
 from lycoris_composite.plan import Plan
@@ -102,7 +103,7 @@ def composite_trainer(base: type, hooks: RunHooks) -> type:
     class CompositeTrainer(base):  # type: ignore[misc, valid-type]
         _composite_metadata: dict[str, str] = {}
         _plans: Sequence[Plan] = ()
-        _panel_widths: Sequence[Sequence[int]] | None = None  # of the batch that is being encoded panel by panel
+        _panel_boxes: Sequence[Sequence[Box]] | None = None  # of the batch that is being encoded panel by panel
 
         def assert_extra_args(self, args: Any, train_dataset_group: Any, val_dataset_group: Any) -> None:
             super().assert_extra_args(args, train_dataset_group, val_dataset_group)
@@ -167,23 +168,23 @@ def composite_trainer(base: type, hooks: RunHooks) -> type:
                 self._log_composites_once(accelerator)
                 self._stop_if_asked(accelerator, args)
                 hooks.seed_next_batch(accelerator.process_index)
-            if "panel_widths" not in batch:
+            if "panel_boxes" not in batch:
                 return super().process_batch(batch, *rest, **named)
-            self._panel_widths = batch["panel_widths"]
+            self._panel_boxes = batch["panel_boxes"]
             try:
                 pictures = batch["images"].to(accelerator.device, dtype=given["vae_dtype"])
                 batch["latents"] = self.encode_images_to_latents(args, given["vae"], pictures)
                 return super().process_batch(batch, *rest, **named)
             finally:
-                self._panel_widths = None
+                self._panel_boxes = None
 
         def encode_images_to_latents(self, args: Any, vae: Any, images: Any) -> Any:
             """Panel by panel where they are joined as latents: a batch's pictures, and what inpainting leaves of them."""
             encode = super().encode_images_to_latents
-            if self._panel_widths is None:
+            if self._panel_boxes is None:
                 return encode(args, vae, images)
             return encode_panels(
-                lambda panels: encode(args, vae, panels), images, self._panel_widths, args.vae_batch_size or len(images)
+                lambda panels: encode(args, vae, panels), images, self._panel_boxes, args.vae_batch_size or len(images)
             )
 
         def _log_composites_once(self, accelerator: Any) -> None:
@@ -211,21 +212,21 @@ def composite_trainer(base: type, hooks: RunHooks) -> type:
     return CompositeTrainer
 
 
-def encode_panels(encode: Callable, pictures: Any, widths: Sequence[Sequence[int]], batch_size: int) -> Any:
-    """(B, 3, H, W) pictures and each one's panel widths in pixels -> (B, C, h, w) latents, panel by panel encoded.
-    Panels of one width share a VAE pass of at most `batch_size`."""
-    cuts = [picture.split(list(own), dim=-1) for picture, own in zip(pictures, widths, strict=True)]
+def encode_panels(encode: Callable, pictures: Any, boxes: Sequence[Sequence[Box]], batch_size: int) -> Any:
+    """(B, 3, H, W) pictures and the places of each one's panels -> (B, C, h, w) latents, panel by panel encoded. Panels of
+    one size share a VAE pass of at most `batch_size`."""
+    cuts: dict[Size, list[tuple[int, int, Any]]] = {}
+    for number, (picture, panels) in enumerate(zip(pictures, boxes, strict=True)):
+        for place, (left, top, width, height) in enumerate(panels):
+            cut = picture[:, top : top + height, left : left + width]
+            cuts.setdefault((width, height), []).append((number, place, cut))
     latents: dict[tuple[int, int], Any] = {}
-    by_width: dict[int, list[tuple[int, int]]] = {}
-    for number, own in enumerate(widths):
-        for place, width in enumerate(own):
-            by_width.setdefault(width, []).append((number, place))
     with torch.no_grad():
-        for places in by_width.values():
-            for start in range(0, len(places), batch_size):
-                chunk = places[start : start + batch_size]
-                encoded = encode(torch.stack([cuts[number][place] for number, place in chunk]))
-                latents.update(zip(chunk, encoded, strict=True))
-        rows = [[latents[number, place] for place in range(len(own))] for number, own in enumerate(widths)]
-        joined = torch.stack([join_panels(row, concatenate=torch.cat) for row in rows])
+        for same_size in cuts.values():
+            for start in range(0, len(same_size), batch_size):
+                chunk = same_size[start : start + batch_size]
+                encoded = encode(torch.stack([cut for *_, cut in chunk]))
+                latents.update({(number, place): one for (number, place, _), one in zip(chunk, encoded, strict=True)})
+        rows = [[latents[number, place] for place in range(len(panels))] for number, panels in enumerate(boxes)]
+        joined = torch.stack([join_panels(row, panels) for row, panels in zip(rows, boxes, strict=True)])
         return torch.nan_to_num(joined, 0)  # upstream replaces NaN of uncached latents likewise

@@ -394,7 +394,7 @@ def test_conditioning_masks_weights_and_attributes(make_dataset: Callable, libra
         assert example["network_multipliers"].tolist() == [0.5] * count
         assert example["custom_attributes"] == [{"a": 1}] * count
         assert example["alpha_masks"].shape[1:] == example["images"].shape[2:]
-        assert example["panel_widths"] == [[panel.size[0] for panel in composite.panels] for composite in composites]
+        assert example["panel_boxes"] == [composite.boxes for composite in composites]
         for place, composite in enumerate(composites):
             heights = [panel.image.size[1] for panel in composite.panels]
             widths = [panel.image.size[0] * min(heights) / panel.image.size[1] for panel in composite.panels]
@@ -436,7 +436,7 @@ def test_a_batch_has_the_keys_shapes_and_types_of_upstreams_own(make_dataset: Ca
             ours.new_cache_latents(vae, ALONE)
             theirs.new_cache_latents(vae, ALONE)
         example, expected = ours[0], theirs[0]
-        assert example.keys() - {"panel_widths"} == expected.keys()
+        assert example.keys() - {"panel_boxes"} == expected.keys()
         for key, value in expected.items():
             assert type(example[key]) is type(value), key
             if isinstance(value, torch.Tensor):

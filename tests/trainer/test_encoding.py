@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from lycoris_composite.layout import Box
+
 CPU = SimpleNamespace(device=torch.device("cpu"), trackers=[], process_index=0)
 ARGS = SimpleNamespace(vae_batch_size=None, gradient_accumulation_steps=1)
 
@@ -37,11 +39,11 @@ def test_panels_never_see_each_other(trainer: Any, joins_latents: bool) -> None:
     pictures = torch.cat([left, right], -1)
     batch: dict[str, Any] = {"images": pictures, "masked_images": pictures / 2}
     if joins_latents:
-        batch["panel_widths"] = [[16, 8]]
+        batch["panel_boxes"] = [[Box(0, 0, 16, 16), Box(16, 0, 8, 16)]]
 
     trainer.process_batch(batch, None, torch.float32, CPU, ARGS)
 
     for key, scale in (("latents", 1), ("masked_latents", 0.5)):
         sides = [float(side.unique()) / scale for side in batch[key].split([2, 1], -1)]
         assert sides == ([2.0, 5.0] if joins_latents else [3.0, 3.0])
-    assert trainer._panel_widths is None
+    assert trainer._panel_boxes is None
