@@ -31,15 +31,13 @@ Place = tuple[int, int]  # (row, column)
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture in its place, of `size` (width, height). `uri` holds it for the page, where it `is_reduced` if that saves
-    much; `small` for the sheet. One that is older than a picture before it in training `is_earlier`: it is left from a
-    run that was begun again."""
+    """A picture in its place, of `size` (width, height). `uri` holds it for the page, `small` for the sheet. `is_earlier`:
+    left from an earlier run (older than a picture to its left)."""
 
     sample: Sample
     uri: str
     size: tuple[int, int]
     small: Image.Image
-    is_reduced: bool = False
     is_earlier: bool = False
 
 
@@ -104,9 +102,8 @@ def _load(candidates: Sequence[Sample], height: int) -> Shown | None:
             picture = Image.fromarray(read_image(sample.path))
         except UserError:  # training may be writing it at this moment
             continue
-        is_reduced = picture.height > height
-        thumb = sheets.scaled(picture, height) if is_reduced else picture
-        return Shown(sample, pages.data_uri(thumb), picture.size, sheets.scaled(thumb, _CELL), is_reduced)
+        thumb = sheets.scaled(picture, height) if picture.height > height else picture
+        return Shown(sample, pages.data_uri(thumb), picture.size, sheets.scaled(thumb, _CELL))
     return None
 
 
@@ -136,7 +133,7 @@ def _page(grid: Grid, shown: Mapping[Place, Shown], named: Sequence[tuple[str, C
     return pages.render(
         "gallery.html.j2",
         title=f"{grid.name}: samples",
-        summary=f"{len(shown):,} pictures, the newest from {_clock(newest)}.",
+        summary=f"{len(shown):,} pictures, the newest from {_clock(newest)}. Each links to its file.",
         has_earlier=any(picture.is_earlier for picture in shown.values()),
         charts={kind: charts.svg(named, size) for kind, size in _CHARTS.items()} if named else {},
         chart_label=f"Loss at each step: {', then '.join(title for title, _ in named)}",
@@ -155,7 +152,6 @@ def _cell(picture: Shown | None) -> dict | None:
         "width": picture.size[0],
         "height": picture.size[1],
         "file": f"sample/{quote(picture.sample.path.name)}",
-        "is_reduced": picture.is_reduced,
         "is_earlier": picture.is_earlier,
     }
 
