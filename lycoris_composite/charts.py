@@ -1,15 +1,14 @@
-"""Loss curves as a drawing: for a page, whose colours it takes, and for a sheet."""
+"""Loss curves as a drawing for a page, whose colours it takes."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO, StringIO
+from io import StringIO
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from lycoris_composite.losses import Curve
 
@@ -34,7 +33,6 @@ class Look:
 # Stand-ins: matplotlib wants numbers, and a page gives its own colours by name.
 _NAMED = {"#010101": "currentColor", "#020202": "var(--line)", "#030303": "var(--right)", "#040404": "var(--left)"}
 _OF_PAGE = Look("#010101", "#020202", ("#030303", "#040404"), 13)
-_OF_SHEET = Look("#1c1e22", "#d9dce2", ("#17559f", "#a8321a"), 17)
 
 
 def svg(curves: Sequence[tuple[str, Curve]], size: tuple[int, int]) -> str:
@@ -57,14 +55,6 @@ def _for_a_page(text: str, prefix: str) -> str:
     for stand_in, name in _NAMED.items():
         text = text.replace(stand_in, name)
     return text
-
-
-def picture(curves: Sequence[tuple[str, Curve]], size: tuple[int, int]) -> Image.Image:
-    """The same on white, of `size` pixels (width, height)."""
-    written = BytesIO()
-    _figure(curves, size, _OF_SHEET).savefig(written, format="png", facecolor="white")
-    with Image.open(written) as drawn:
-        return drawn.convert("RGB")
 
 
 def _figure(curves: Sequence[tuple[str, Curve]], size: tuple[int, int], look: Look) -> Figure:

@@ -1,4 +1,4 @@
-"""The samples of both stages as one page and one sheet: prompts down, epochs across, the losses above."""
+"""The samples of both stages as one page: prompts down, epochs across, the losses above."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from math import sqrt
 from pathlib import Path
 from urllib.parse import quote
 
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from lycoris_composite import charts, pages, sheets
 from lycoris_composite.errors import UserError
@@ -17,45 +17,39 @@ from lycoris_composite.losses import Curve, read_curves
 from lycoris_composite.progress import in_parallel
 from lycoris_composite.prompts import Prompt
 from lycoris_composite.samples import Grid, Sample, read_grid
-from lycoris_composite.whole import remove_leftovers, whole, write_whole
+from lycoris_composite.whole import remove_leftovers, write_whole
 
 _TALLEST, _LOWEST = 384, 128  # pixels of a picture in the page
 _PAGE_PIXELS = 20_000_000  # of all its pictures: about five megabytes
 _CHARTS = {"wide": (1200, 280), "narrow": (420, 280)}
-_SHEET_COLUMNS, _SHEET_ROWS = 12, 40
-_CELL, _PROMPT, _GAP, _MARGIN = 160, 340, 8, 24  # pixels of the sheet: a picture's height, the prompts' width
-_TEXT, _HEAD = 17, 58
 
 Place = tuple[int, int]  # (row, column)
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture in its place, of `size` (width, height). `uri` holds it for the page, `small` for the sheet. `is_earlier`:
-    left from an earlier run (older than a picture to its left)."""
+    """A picture in its place, of `size` (width, height). `uri` holds it for the page. `is_earlier`: left from an earlier
+    run (older than a picture to its left)."""
 
     sample: Sample
     uri: str
     size: tuple[int, int]
-    small: Image.Image
     is_earlier: bool = False
 
 
 def write_gallery(
     output_dir: Path, logs: Path | None = None, name: str | None = None, show_progress: bool = True
-) -> tuple[list[Path], list[str]]:
-    """Writes <output_name>-gallery.html and .png into the folder. Returns their paths, and sentences about what was
-    chosen or left out. Raises UserError where there are no samples."""
+) -> tuple[Path, list[str]]:
+    """Writes <output_name>-gallery.html into the folder. Returns its path, and sentences about what was chosen or left
+    out. Raises UserError where there are no samples."""
     grid, said = read_grid(output_dir, name)
     curves, why_not = read_curves(grid, output_dir, logs)
     named = [(grid.stages[index].title.partition(":")[0], curve) for index, curve in curves.items()]
     shown = _pictures(grid, show_progress)
-    page, sheet = (output_dir / f"{grid.name}-gallery.{suffix}" for suffix in ("html", "png"))
+    page = output_dir / f"{grid.name}-gallery.html"
     remove_leftovers(output_dir)
     write_whole(page, _page(grid, shown, named, why_not))
-    with whole(sheet) as part:
-        _sheet(grid, shown, named).save(part)
-    return [page, sheet], [*said, *_unread(grid, shown)]
+    return page, [*said, *_unread(grid, shown)]
 
 
 # --- pictures ----------------------------------------------------------------------------------------------------
@@ -103,7 +97,7 @@ def _load(candidates: Sequence[Sample], height: int) -> Shown | None:
         except UserError:  # training may be writing it at this moment
             continue
         thumb = sheets.scaled(picture, height) if picture.height > height else picture
-        return Shown(sample, pages.data_uri(thumb), picture.size, sheets.scaled(thumb, _CELL))
+        return Shown(sample, pages.data_uri(thumb), picture.size)
     return None
 
 
@@ -173,94 +167,3 @@ def _settings(prompt: Prompt) -> str:
 
 def _clock(digits: str) -> str:
     return f"{digits[:4]}-{digits[4:6]}-{digits[6:8]} {digits[8:10]}:{digits[10:12]}"
-
-
-# --- the sheet ---------------------------------------------------------------------------------------------------
-
-
-def _sheet(grid: Grid, shown: Mapping[Place, Shown], named: Sequence[tuple[str, Curve]]) -> Image.Image:
-    kept = _kept_columns([len(stage.columns) for stage in grid.stages])
-    rows = range(min(len(grid.rows), _SHEET_ROWS))
-    widths = _widths(grid, shown, kept, rows)
-    lefts = [_MARGIN + _PROMPT + _GAP + sum(widths[:place]) + place * _GAP for place in range(len(kept))]
-    width = max(lefts[-1] + widths[-1] + _MARGIN, 900)
-    prompts = [_prompt_lines(grid.rows[row]) for row in rows]
-    own = sheets.font(_TEXT)
-    heights = [max(_CELL, len(lines) * sheets.line_height(own)) + _GAP for lines in prompts]
-    chart = charts.picture(named, (width - 2 * _MARGIN, 300)) if named else None
-    top = _MARGIN + 76 + (chart.height + _GAP if chart else 0)
-    sheet = Image.new("RGB", (width, top + _HEAD + sum(heights) + _MARGIN), sheets.PAPER)
-    pen = ImageDraw.Draw(sheet)
-    sheets.write_lines(pen, (_MARGIN, _MARGIN), [[("name", f"{grid.name}: samples")]], sheets.font(28, bold=True))
-    sheets.write_lines(pen, (_MARGIN, _MARGIN + 42), [[("muted", _left_out(grid, len(kept), shown))]], own)
-    if chart:
-        sheet.paste(chart, (_MARGIN, _MARGIN + 76))
-    _write_heads(pen, [_columns(grid)[column] for column in kept], lefts, top)
-    top += _HEAD
-    for row, lines, height in zip(rows, prompts, heights, strict=True):
-        sheets.write_lines(pen, (_MARGIN, top), lines, own)
-        for column, left in zip(kept, lefts, strict=True):
-            if (row, column) in shown:
-                sheet.paste(_paled(shown[row, column]), (left, top))
-        top += height
-    return sheet
-
-
-def _paled(picture: Shown) -> Image.Image:
-    small = picture.small
-    return Image.blend(small, Image.new("RGB", small.size, sheets.PAPER), 0.45) if picture.is_earlier else small
-
-
-def _widths(grid: Grid, shown: Mapping[Place, Shown], kept: Sequence[int], rows: Sequence[int]) -> list[int]:
-    """The columns' widths: of their widest picture, and the last of a stage gives its title room."""
-    columns = _columns(grid)
-    widths: list[int] = []
-    begun = 0
-    for place, column in enumerate(kept):
-        if columns[column]["is_first"]:
-            begun = place
-        width = max((shown[row, column].small.width for row in rows if (row, column) in shown), default=_CELL)
-        title = round(sheets.font(20, bold=True).getlength(columns[column]["stage"])) + 2 * _GAP
-        is_last = place + 1 == len(kept) or columns[kept[place + 1]]["is_first"]
-        widths.append(max(width, title - sum(widths[begun:]) - (place - begun) * _GAP if is_last else 0))
-    return widths
-
-
-def _kept_columns(counts: Sequence[int]) -> list[int]:
-    """At most _SHEET_COLUMNS of the stages' columns: of each its first, its last and evenly spaced ones between."""
-    share = _SHEET_COLUMNS // max(1, sum(map(bool, counts)))
-    kept: list[int] = []
-    begun = 0
-    for count in counts:
-        others = sum(min(other, share) for other in counts) - min(count, share)
-        most = min(count, max(share, _SHEET_COLUMNS - others))
-        kept += sorted({begun + round(place * (count - 1) / max(1, most - 1)) for place in range(most)})
-        begun += count
-    return kept
-
-
-def _prompt_lines(prompt: Prompt) -> list[list[tuple[str, str]]]:
-    negative = f"negative: {prompt.negative}" if prompt.negative else ""
-    parts = (("name", prompt.text), ("muted", negative), ("muted", _settings(prompt)))
-    return [line for part in parts if part[1] for line in sheets.wrapped([part], _PROMPT - _GAP, sheets.font(_TEXT))]
-
-
-def _left_out(grid: Grid, columns: int, shown: Mapping[Place, Shown]) -> str:
-    whole_count = sum(len(stage.columns) for stage in grid.stages)
-    said = [f"newest picture from {_clock(max(picture.sample.time for picture in shown.values()))}"]
-    if columns < whole_count:
-        said.append(f"{columns} of {whole_count} columns: first, last and evenly spaced ones of each stage")
-    if len(grid.rows) > _SHEET_ROWS:
-        said.append(f"the first {_SHEET_ROWS} of {len(grid.rows)} prompts")
-    if any(picture.is_earlier for picture in shown.values()):
-        said.append("pale pictures are left from an earlier run of this name")
-    return "; ".join(said)
-
-
-def _write_heads(pen: ImageDraw.ImageDraw, columns: Sequence[dict], lefts: Sequence[int], top: int) -> None:
-    stage = None
-    for column, left in zip(columns, lefts, strict=True):
-        if column["stage"] != stage:
-            stage = column["stage"]
-            pen.text((left, top), stage, sheets.INK, sheets.font(20, bold=True))
-        pen.text((left, top + 28), column["label"], sheets.MUTED, sheets.font(_TEXT))

@@ -1,4 +1,4 @@
-"""The page and the sheet, by what stands in them. tests/browser/test_gallery.py opens the page."""
+"""The page, by what stands in it. tests/browser/test_gallery.py opens the page."""
 
 from __future__ import annotations
 
@@ -32,10 +32,9 @@ def out(tmp_path):
 
 
 def written(folder, **options):
-    """The page's text and the sheet."""
-    (page, sheet), _ = gallery.write_gallery(folder, show_progress=False, **options)
-    with Image.open(sheet) as picture:
-        return page.read_text(encoding="utf-8"), picture.convert("RGB")
+    """The page's text."""
+    page, _ = gallery.write_gallery(folder, show_progress=False, **options)
+    return page.read_text(encoding="utf-8")
 
 
 def pictures(page):
@@ -64,7 +63,7 @@ def near(one, other):
 
 
 def test_every_picture_stands_in_its_place(out):
-    page, _ = written(out)
+    page = written(out)
     columns = [("cg3-stage1", epoch) for epoch in (1, 2, 3)] + [("cg3", epoch) for epoch in (1, 2)]
     for row, cells in enumerate(pictures(page)):
         for (stage, epoch), found in zip(columns, cells, strict=True):
@@ -76,7 +75,7 @@ def test_every_picture_stands_in_its_place(out):
 
 
 def test_what_is_in_a_prompt_is_text(out):
-    page, _ = written(out)
+    page = written(out)
     assert "<img src=x" not in page
     assert "&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; &amp; &#34;quotes&#34; &#39;single&#39; {{ 7 * 7 }}" in page
     assert "negative: &lt;b&gt;bad" in page
@@ -85,21 +84,21 @@ def test_what_is_in_a_prompt_is_text(out):
 
 
 def test_it_updates_when_it_is_run_again(out):
-    before, first = written(out)
+    before = pictures(written(out))
     write_sample(out, "cg3", "e000003", 1, BEGIN + 9000)
-    after, second = written(out)
-    assert [row[5:] for row in pictures(after)][0] == [None]
+    after = written(out)
+    assert [row[:5] for row in pictures(after)] == before
+    assert pictures(after)[0][5:] == [None]
     assert near(pictures(after)[1][5], colour("cg3", "e000003", 1))
     assert "the newest from 2026-03-01 14:30" in after
-    assert second.width > first.width
-    assert written(out)[0] == after, "nothing new, nothing changed"
+    assert written(out) == after, "nothing new, nothing changed"
 
 
 def test_a_torn_picture_gives_way_to_an_older_one_or_an_empty_cell(out):
     write_sample(out, "cg3", "e000001", 0, BEGIN + 9000).write_bytes(b"\x89PNG\r\n\x1a\n torn")
     alone = out / "sample" / f"cg3_e000002_00_{clock(BEGIN + 3600 + 120)}_1.png"
     alone.write_bytes(alone.read_bytes()[:60])
-    row = pictures(written(out)[0])[0]
+    row = pictures(written(out))[0]
     assert near(row[3], colour("cg3", "e000001", 0))
     assert row[4] is None
     _, said = gallery.write_gallery(out, show_progress=False)
@@ -114,10 +113,10 @@ def test_only_torn_pictures_are_one_sentence(tmp_path):
 
 def test_what_an_earlier_run_left_is_marked(out):
     """Stage 1 was begun again and has drawn its first epoch: all that comes after is the old run's."""
-    assert "earlier run" not in written(out)[0]
+    assert "earlier run" not in written(out)
     for number in (0, 1):
         write_sample(out, "cg3-stage1", "e000001", number, BEGIN + 9000)
-    page, _ = written(out)
+    page = written(out)
     marked = re.findall(r'class="earlier".*?alt="(.*?), of an earlier run: ', page)
     assert marked == 2 * [f"Stage {s}, epoch {e}" for s, e in (("1: single characters", 2), ("1: single characters", 3), ("2: composites", 1), ("2: composites", 2))]  # fmt: skip
     assert "Pale pictures are left from an earlier run" in page
@@ -125,11 +124,11 @@ def test_what_an_earlier_run_left_is_marked(out):
 
 def test_the_page_says_why_there_is_no_curve_and_shows_one_where_there_are_logs(out):
     pytest.importorskip("tensorboard")
-    assert "<svg" not in written(out)[0]
-    assert "No loss curve: " in written(out)[0]
+    assert "<svg" not in written(out)
+    assert "No loss curve: " in written(out)
     write_journal(out, [30])
     write_log(out / "logs", {step: 0.1 for step in range(1, 31)})
-    page, _ = written(out, logs=out / "logs")
+    page = written(out, logs=out / "logs")
     assert page.count("<svg") == 2
     assert 'aria-label="Loss at each step: Stage 1"' in page
     assert "No loss curve" not in page
@@ -143,54 +142,14 @@ def test_large_samples_make_no_large_page(tmp_path):
         for number in range(12):
             shutil.copy(first, first.with_name(f"cg3-stage1_e{epoch:06}_{number:02}_{clock(BEGIN + 60 * epoch)}.png"))
     start = time.monotonic()
-    page, sheet = written(tmp_path)
+    page = written(tmp_path)
     assert time.monotonic() - start < 60
     assert len(page) < 12_000_000
-    assert sheet.width < 4000
     assert sizes(page) == {(288, 288)}
 
 
 def test_a_small_sample_stays_as_it_is(out):
-    assert sizes(written(out)[0]) == {(64, 64)}
-
-
-# --- the sheet ---------------------------------------------------------------------------------------------------
-
-
-def test_the_sheet_holds_the_pictures_and_keeps_twelve_columns_at_most(tmp_path):
-    for epoch in range(1, 21):
-        write_sample(tmp_path, "cg3-stage1", f"e{epoch:06}", 0, BEGIN + 60 * epoch)
-    _, sheet = written(tmp_path)
-    colours = {found for _, found in sheet.getcolors(1 << 20)}
-    shown = [epoch for epoch in range(1, 21) if colour("cg3-stage1", f"e{epoch:06}", 0) in colours]
-    assert (len(shown), shown[0], shown[-1]) == (12, 1, 20)
-    assert max(after - before for before, after in zip(shown, shown[1:], strict=False)) == 2
-
-
-@pytest.mark.parametrize(
-    ("counts", "kept"),
-    [
-        ([3, 2], [0, 1, 2, 3, 4]),
-        ([20, 2], [0, 2, 4, 6, 8, 11, 13, 15, 17, 19, 20, 21]),
-        ([20, 20], [0, 4, 8, 11, 15, 19, 20, 24, 28, 31, 35, 39]),
-        ([0, 1], [0]),
-    ],
-)
-def test_columns_are_kept_evenly_with_the_first_and_last_of_each_stage(counts, kept):
-    assert gallery._kept_columns(counts) == kept
-
-
-def test_a_stage_of_one_column_has_room_for_its_title(tmp_path):
-    for stage in ("cg3-stage1", "cg3"):
-        write_sample(tmp_path, stage, "e000001", 0, BEGIN)
-    titled = gallery._widths(*_of(tmp_path))
-    assert min(titled) > 240
-
-
-def _of(folder):
-    grid, _ = gallery.read_grid(folder)
-    shown = gallery._pictures(grid, show_progress=False)
-    return grid, shown, [0, 1], [0]
+    assert sizes(written(out)) == {(64, 64)}
 
 
 # --- the curve ---------------------------------------------------------------------------------------------------
@@ -223,8 +182,7 @@ def test_long_runs_are_thinned_and_losses_that_are_no_numbers_drawn_around():
     assert len(charts.svg([("s", long)], (1200, 280))) < 150_000
     broken = Curve(np.array([1, 2, 3]), np.array([np.nan, np.inf, 0.1]), np.array([np.nan] * 3))
     assert charts.svg([("s", broken)], (1200, 280))
-    assert charts.picture([("s", broken)], (900, 300)).size == (900, 300)
-    assert charts.picture([("s", curve(1))], (900, 300)).size == (900, 300)
+    assert charts.svg([("s", curve(1))], (1200, 280))
 
 
 def test_drawing_leaves_matplotlibs_settings_as_they_were():
