@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
-from lycoris_composite import charts, pages, sheets
+from lycoris_composite import losses, pages, sheets
 from lycoris_composite.errors import UserError
 from lycoris_composite.images import image_size, read_image
 from lycoris_composite.losses import Curve, read_curves
@@ -21,7 +21,7 @@ from lycoris_composite.whole import remove_leftovers, write_whole
 
 _TALLEST, _LOWEST = 384, 128  # pixels of a picture in the page
 _PAGE_PIXELS = 20_000_000  # of all its pictures: about five megabytes
-_CHARTS = {"wide": (1200, 280), "narrow": (420, 280)}
+_CHART_SIZES = {"min-width: 701px": (1200, 280), "max-width: 700px": (420, 280)}  # by the window's width
 
 Place = tuple[int, int]  # (row, column)
 
@@ -97,7 +97,7 @@ def _load(candidates: Sequence[Sample], height: int) -> Shown | None:
         except UserError:  # training may be writing it at this moment
             continue
         thumb = sheets.scaled(picture, height) if picture.height > height else picture
-        return Shown(sample, pages.data_uri(thumb), picture.size)
+        return Shown(sample, pages.jpeg_uri(thumb), picture.size)
     return None
 
 
@@ -129,13 +129,25 @@ def _page(grid: Grid, shown: Mapping[Place, Shown], named: Sequence[tuple[str, C
         title=f"{grid.name}: samples",
         summary=f"{len(shown):,} pictures, the newest from {_clock(newest)}. Each links to its file.",
         has_earlier=any(picture.is_earlier for picture in shown.values()),
-        charts={kind: charts.svg(named, size) for kind, size in _CHARTS.items()} if named else {},
+        charts=_charts(named) if named else [],
         chart_label=f"Loss at each step: {', then '.join(title for title, _ in named)}",
         why_no_chart=why_not,
         stages=[(stage.title, len(stage.columns)) for stage in grid.stages if stage.columns],
         columns=columns,
         rows=rows,
     )
+
+
+def _charts(named: Sequence[tuple[str, Curve]]) -> list[tuple[str, str]]:
+    """A media query and an SVG as data URI, for each window's width and colour scheme; wide and light first."""
+    return [
+        (
+            f"({width}) and (prefers-color-scheme: {scheme})",
+            pages.data_uri(losses.svg(named, size, palette), "image/svg+xml"),
+        )
+        for width, size in _CHART_SIZES.items()
+        for scheme, palette in losses.PALETTES.items()
+    ]
 
 
 def _cell(picture: Shown | None) -> dict | None:

@@ -1,4 +1,5 @@
-"""The losses that a run has logged for TensorBoard. Both stages log to one folder, whose name the journal tells."""
+"""The losses that a run has logged for TensorBoard, and a drawing of them. Both stages log to one folder; the journal has
+its name."""
 
 from __future__ import annotations
 
@@ -6,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from glob import escape
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,8 +17,26 @@ from lycoris_composite.errors import UserError
 from lycoris_composite.journal import Journal
 from lycoris_composite.samples import Grid, Stage
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 _RAW, _AVERAGE = "loss/current", "loss/average"  # upstream's tags
 _FILES = "events.out.tfevents.*"
+
+_DPI = 100
+_TEXT = 13  # pixels
+_STYLE = {
+    "font.size": _TEXT * 72 / _DPI,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.xmargin": 0.01,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "legend.loc": "upper right",
+    "svg.hashsalt": "loss",  # the same losses make the same file
+}
 
 
 @dataclass(frozen=True)
@@ -110,3 +130,67 @@ def _by_step(events: Iterable[Any]) -> dict[int, float]:
         values.setdefault(event.step, []).append(event.value)
         last = event.step
     return {step: float(np.mean(own)) for step, own in values.items()}
+
+
+# --- drawing -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Colours of the text, of the grid, and of the stages in their order."""
+
+    ink: str
+    line: str
+    stages: tuple[str, ...]
+
+
+# As in templates/page.html.j2.
+PALETTES = {
+    "light": Palette("#1c1e22", "#d9dce2", ("#17559f", "#a8321a")),
+    "dark": Palette("#e8eaee", "#383d47", ("#8fc1ff", "#ff9d85")),
+}
+
+
+def svg(curves: Sequence[tuple[str, Curve]], size: tuple[int, int], palette: Palette) -> bytes:
+    """The curves of stages that follow one another, each with its name, as an SVG file of `size` (width, height) pixels."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    ink = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), palette.ink)
+    file = BytesIO()
+    with matplotlib.rc_context({**_STYLE, **ink, "grid.color": palette.line}):
+        figure = Figure(figsize=(size[0] / _DPI, size[1] / _DPI), dpi=_DPI, layout="constrained")
+        axes = figure.add_subplot(xlabel="step", ylabel="loss", ylim=_range([curve for _, curve in curves]))
+        axes.spines[:].set_visible(False)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        _plot(axes, curves, palette, most=size[0] // 2)
+        axes.locator_params("x", nbins=size[0] // (6 * _TEXT), steps=[1, 2, 5, 10], integer=True)
+        axes.locator_params("y", nbins=5)
+        axes.legend(ncols=2)
+        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    return file.getvalue()
+
+
+def _plot(axes: Axes, curves: Sequence[tuple[str, Curve]], palette: Palette, most: int) -> None:
+    """Draws at most `most` points of each curve. A stage's steps are counted on from those of the stage before."""
+    start = 0
+    for (name, curve), colour in zip(curves, palette.stages, strict=False):
+        if start:
+            axes.axvline(start, color=palette.line, linewidth=1)
+        count = len(curve.steps)
+        kept = np.unique(np.linspace(0, count - 1, min(count, most)).astype(int))
+        steps, marker = start + curve.steps[kept], "." if count == 1 else None
+        axes.plot(steps, curve.raw[kept], color=colour, alpha=0.3, linewidth=0.8)
+        axes.plot(steps, curve.average[kept], color=colour, linewidth=1.8, label=name, marker=marker)
+        start += int(curve.steps[-1])
+
+
+def _range(curves: Sequence[Curve]) -> tuple[float, float]:
+    """Room for every average, and for 98 % of the raw losses: the few beyond would press the rest together."""
+    averages, raw = (np.concatenate([getattr(curve, name) for curve in curves]) for name in ("average", "raw"))
+    averages, raw = averages[np.isfinite(averages)], raw[np.isfinite(raw)]
+    if not len(averages) or not len(raw):
+        return 0.0, 1.0
+    lowest, highest = min(averages.min(), np.percentile(raw, 1)), max(averages.max(), np.percentile(raw, 99))
+    room = (highest - lowest) * 0.08 or abs(highest) * 0.1 or 0.1
+    return float(lowest - room), float(highest + 2 * room)

@@ -24,8 +24,13 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
-def data_uri(picture: Image.Image) -> str:
+def jpeg_uri(picture: Image.Image) -> str:
     """A picture as text that a page can hold in place of its address."""
     buffer = BytesIO()
     picture.convert("RGB").save(buffer, "JPEG", quality=_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return data_uri(buffer.getvalue(), "image/jpeg")
+
+
+def data_uri(content: bytes, media_type: str) -> str:
+    """A file as text that a page can hold in place of its address."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"

@@ -111,7 +111,7 @@ def page_of(shown: Preview) -> str:
     """The page's HTML."""
 
     def uri(picture: Image.Image) -> str:
-        return pages.data_uri(sheets.scaled(picture, _PAGE_HEIGHT) if picture.height > _PAGE_HEIGHT else picture)
+        return pages.jpeg_uri(sheets.scaled(picture, _PAGE_HEIGHT) if picture.height > _PAGE_HEIGHT else picture)
 
     title, totals = f"{shown.title}: preview", _totals(shown)
     return pages.render("preview.html.j2", title=title, totals=totals, shown=shown, uri=uri, about=_about, folder=_folder)

@@ -16,7 +16,7 @@ PATCHES = "sd_scripts_patches"
 HOUSE = (
     ("cli", "train"),
     ("launcher", "preview", "gallery", "export", "doctor"),
-    ("checks", "advice", "surroundings", "charts"),
+    ("checks", "advice", "surroundings"),
     ("losses",),
     ("samples",),
     ("trainers.kohya", "trainers.builtin"),

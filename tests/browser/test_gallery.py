@@ -44,12 +44,20 @@ def test_it_renders_and_nothing_overflows(browser_page, page_file, width):
     shown = browser_page.evaluate("[...document.querySelectorAll('.shots img')].map(image => [image.complete, image.naturalWidth, image.getBoundingClientRect().height])")  # fmt: skip
     assert len(shown) == 47
     assert all(complete and natural > 0 and height > 60 for complete, natural, height in shown)
-    chart = browser_page.locator(".chart svg:visible")
-    assert chart.count() == 1
-    box = chart.bounding_box()
+    box = browser_page.locator(".chart").bounding_box()
     assert box["x"] >= 0
     assert box["x"] + box["width"] <= width
     assert box["height"] > 150
+
+
+def test_the_chart_fits_the_window_and_its_colours(browser_page, page_file):
+    seen = {}
+    for width in WIDTHS:
+        for scheme in ("light", "dark"):
+            open_page(browser_page, page_file, width, scheme=scheme)
+            size = browser_page.evaluate("[document.querySelector('.chart').naturalWidth, document.querySelector('.chart').naturalHeight]")  # fmt: skip
+            seen[browser_page.evaluate("document.querySelector('.chart').currentSrc")] = size[0] / size[1]
+    assert list(seen.values()) == pytest.approx([1.5, 1.5, 1200 / 280, 1200 / 280], rel=0.01)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -49,7 +49,7 @@ def test_an_interrupted_run_becomes_a_page(world: World, tmp_path: Path) -> None
     ] * 2
     page = (tmp_path / "out/cg3-gallery.html").read_text()
     assert page.count("data:image/jpeg") == 12
-    assert page.count("<svg") == 2
+    assert page.count("data:image/svg+xml") == 4
     assert "earlier run" not in page  # nothing was drawn again, and nothing by weights of a later step
     curves, why_not = read_curves(grid, tmp_path / "out", None)
     assert why_not == ""
