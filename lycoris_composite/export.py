@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from tqdm.contrib.concurrent import thread_map
+
 from lycoris_composite import config
 from lycoris_composite.composites import composite_picture, read
 from lycoris_composite.errors import UserError
 from lycoris_composite.overview import Sample
-from lycoris_composite.progress import in_parallel
 from lycoris_composite.whole import remove_leftovers, whole
 
 _FOLDER = "1_composite"  # kohya's <repeats>_<class tokens>
@@ -36,7 +37,7 @@ def export(path: Path, overrides: Sequence[str], epochs: int, folder: Path) -> t
     ]
     with whole(target) as part:
         part.mkdir()
-        in_parallel(lambda item: _write(part / item[0], item[1]), named, "writing composites")
+        thread_map(lambda item: _write(part / item[0], item[1]), named, desc="writing composites", disable=None)
     return target, len(named), [*found.notes, *(f"left out: {reason}" for reason in found.bad.values())]
 
 

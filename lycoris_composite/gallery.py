@@ -9,12 +9,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from PIL import Image
+from tqdm.contrib.concurrent import thread_map
 
 from lycoris_composite import losses, pages, sheets
 from lycoris_composite.errors import UserError
 from lycoris_composite.images import image_size, read_image
 from lycoris_composite.losses import Curve, read_curves
-from lycoris_composite.progress import in_parallel
 from lycoris_composite.prompts import Prompt
 from lycoris_composite.samples import Grid, Sample, read_grid
 from lycoris_composite.whole import remove_leftovers, write_whole
@@ -37,15 +37,13 @@ class Shown:
     is_earlier: bool = False
 
 
-def write_gallery(
-    output_dir: Path, logs: Path | None = None, name: str | None = None, show_progress: bool = True
-) -> tuple[Path, list[str]]:
+def write_gallery(output_dir: Path, logs: Path | None = None, name: str | None = None) -> tuple[Path, list[str]]:
     """Writes <output_name>-gallery.html into the folder. Returns its path, and sentences about what was chosen or left
     out. Raises UserError where there are no samples."""
     grid, said = read_grid(output_dir, name)
     curves, why_not = read_curves(grid, output_dir, logs)
     named = [(grid.stages[index].title.partition(":")[0], curve) for index, curve in curves.items()]
-    shown = _pictures(grid, show_progress)
+    shown = _pictures(grid)
     page = output_dir / f"{grid.name}-gallery.html"
     remove_leftovers(output_dir)
     write_whole(page, _page(grid, shown, named, why_not))
@@ -55,7 +53,7 @@ def write_gallery(
 # --- pictures ----------------------------------------------------------------------------------------------------
 
 
-def _pictures(grid: Grid, show_progress: bool) -> dict[Place, Shown]:
+def _pictures(grid: Grid) -> dict[Place, Shown]:
     """The newest picture of each cell that can be read. Raises UserError where none can."""
     places = [(row, column) for row, cells in enumerate(grid.cells) for column, cell in enumerate(cells) if cell]
     height = _height([grid.cells[row][column][0].path for row, column in places])
@@ -63,7 +61,7 @@ def _pictures(grid: Grid, show_progress: bool) -> dict[Place, Shown]:
     def load(place: Place) -> Shown | None:
         return _load(grid.cells[place[0]][place[1]], height)
 
-    loaded = in_parallel(load, places, "drawing samples" if show_progress else None)
+    loaded = thread_map(load, places, desc="drawing samples", disable=None)
     shown = {place: picture for place, picture in zip(places, loaded, strict=True) if picture is not None}
     if not shown:
         folder = grid.cells[places[0][0]][places[0][1]][0].path.parent

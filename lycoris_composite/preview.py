@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
+from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from lycoris_composite import config, pages, sheets
 from lycoris_composite.characters import Character
@@ -19,7 +21,6 @@ from lycoris_composite.costs import Cost
 from lycoris_composite.inputs import shortened
 from lycoris_composite.overview import Cast, Sample, cast, kept_share, warnings
 from lycoris_composite.plan import Panel, Plan
-from lycoris_composite.progress import in_parallel, tracked
 from lycoris_composite.stages import DEFAULT_NAME
 from lycoris_composite.whole import remove_leftovers, whole, write_whole
 
@@ -79,7 +80,7 @@ def look_at(settings: config.Settings, epoch: int, count: int) -> Preview:
     for plan in found.plans:
         lines += _warnings(found, plan)
         own = chosen(list(islice(found.in_order(plan, epoch), _MOST_READ)), count)
-        pictures = in_parallel(lambda sample: composite_picture(sample.composite), own, "drawing composites")
+        pictures = thread_map(lambda sample: composite_picture(sample.composite), own, desc="drawing composites", disable=None)
         looks.append(Look(plan, list(zip(own, pictures, strict=True)), cast(plan, epoch), plan.pair_counts(epoch)))
     return Preview(found.stages[1].name, epoch, lines, looks, found.costs, limit)
 
@@ -89,7 +90,7 @@ def _warnings(found: Reading, plan: Plan) -> list[str]:
     epochs = range(1, found.schedule.epochs + 1)
     total = plan.composites * len(epochs)
     seen = islice(chain.from_iterable(found.in_order(plan, number) for number in epochs), _MOST_READ)
-    read = list(tracked(seen, min(total, _MOST_READ), "reading captions"))
+    read = list(tqdm(seen, "reading captions", min(total, _MOST_READ), disable=None))
     return warnings(plan, read, total <= _MOST_READ, found.budget.limit if found.budget else None)
 
 

@@ -6,6 +6,7 @@ import base64
 import random
 import re
 import shutil
+import sys
 import time
 from io import BytesIO
 
@@ -34,7 +35,7 @@ def out(tmp_path):
 
 def written(folder, **options):
     """The page's text."""
-    page, _ = gallery.write_gallery(folder, show_progress=False, **options)
+    page, _ = gallery.write_gallery(folder, **options)
     return page.read_text(encoding="utf-8")
 
 
@@ -102,7 +103,7 @@ def test_a_torn_picture_gives_way_to_an_older_one_or_an_empty_cell(out):
     row = pictures(written(out))[0]
     assert near(row[3], colour("cg3", "e000001", 0))
     assert row[4] is None
-    _, said = gallery.write_gallery(out, show_progress=False)
+    _, said = gallery.write_gallery(out)
     assert said == ["1 picture(s) cannot be read and are left out; where training is writing them, run this again"]
 
 
@@ -133,6 +134,12 @@ def test_the_page_says_why_there_is_no_curve_and_shows_one_where_there_are_logs(
     assert page.count("data:image/svg+xml") == 4, "wide and narrow, light and dark"
     assert 'alt="Loss at each step: Stage 1"' in page
     assert "No loss curve" not in page
+
+
+def test_a_terminal_sees_how_far_it_is(out, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    written(out)
+    assert re.search(r"drawing samples: 100%.* 10/10 \[00:0\d<00:00, .*it/s\]", capsys.readouterr().err)
 
 
 def test_large_samples_make_no_large_page(tmp_path):

@@ -39,7 +39,7 @@ HOUSE = (
     ("characters",),
     ("triggers",),
     ("pairing", "layout", "captions", "compose", "tokens", "checkout"),
-    ("images", "whole", "stopping", "findings", "pages", "sheets", "progress", "prompts", "environment"),
+    ("images", "whole", "stopping", "findings", "pages", "sheets", "prompts", "environment"),
     ("errors",),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}

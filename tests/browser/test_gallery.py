@@ -26,7 +26,7 @@ def page_file(tmp_path_factory):
         path.unlink()
     for path in (folder / "sample").glob("cg3-stage1_e000001_02_*"):
         Image.new("RGB", (1536, 1024), (255, 0, 0)).save(path)
-    page, _ = gallery.write_gallery(folder, folder / "logs", show_progress=False)
+    page, _ = gallery.write_gallery(folder, folder / "logs")
     return page
 
 
