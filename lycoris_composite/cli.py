@@ -116,9 +116,9 @@ def _add_preview(commands: Any) -> None:
 
 
 def _preview(own: argparse.Namespace) -> None:
-    from lycoris_composite.preview import preview
+    from lycoris_composite.preview import write_preview
 
-    paths, lines = preview(own.config, own.set, own.epoch, own.count, own.out)
+    paths, lines = write_preview(own.config, own.set, own.epoch, own.count, own.out)
     _print([*lines, *paths])
 
 

@@ -3,7 +3,7 @@ its name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from glob import escape
@@ -15,7 +15,7 @@ import numpy as np
 
 from lycoris_composite.errors import UserError
 from lycoris_composite.journal import Journal
-from lycoris_composite.samples import Grid, Stage
+from lycoris_composite.samples import Grid, StageSamples
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,48 +61,37 @@ def read_curves(grid: Grid, output_dir: Path, logs: Path | None) -> tuple[dict[i
         from tensorboard.backend.event_processing import event_accumulator  # noqa: F401
     except ImportError:
         return {}, "No loss curve: reading the logs needs TensorBoard (pip install tensorboard)."
-    journal = _journal(output_dir / f"{grid.name}.run.json")
-    curves = {index: _curve(journal, stage.number, folders) for index, stage in enumerate(grid.stages)}
-    if logs and not journal.stages and len(grid.stages) == 1:  # a run of sd-scripts' own, whose logs somebody names
-        curves = {0: _drawn(_read([logs]))}
-    found = {index: curve for index, curve in curves.items() if curve is not None}
-    return found, "" if found else f"No loss curve: {folders[0]} holds no losses of this run."
+    journal = Journal(output_dir / f"{grid.output_name}.run.json")
+    with suppress(UserError):  # a torn journal tells nothing
+        journal.read()
+    if logs and not journal.stages and len(grid.stages) == 1:  # a run of sd-scripts' own scripts, whose logs the user names
+        curves = {0: _read([logs])}
+    else:
+        numbers = {index: stage.number for index, stage in enumerate(grid.stages) if stage.number in journal.stages}
+        curves = {index: _stage_curve(journal, number, folders) for index, number in numbers.items()}
+    curves = {index: curve for index, curve in curves.items() if len(curve.steps)}
+    return curves, "" if curves else f"No loss curve: {folders[0]} holds no losses of this run."
 
 
-def _logging_dir(stage: Stage, output_dir: Path) -> Path | None:
+def _logging_dir(stage: StageSamples, output_dir: Path) -> Path | None:
     """The config's, also where the output was moved together with the logs."""
     path = Path(str(stage.settings.get("logging_dir") or "/"))
     places = path, output_dir / path.name, output_dir.parent / path.name
     return next((place for place in places if path.name and place.is_dir()), None)
 
 
-def _journal(path: Path) -> Journal:
-    journal = Journal(path)
-    with suppress(UserError):  # one that is none tells nothing
-        journal.read()
-    return journal
-
-
-def _curve(journal: Journal, number: int, folders: Sequence[Path]) -> Curve | None:
+def _stage_curve(journal: Journal, number: int, folders: Sequence[Path]) -> Curve:
     """A stage's steps of what the run has logged, counted from 1."""
-    record = journal.stages.get(number)
-    if record is None:
-        return None
+    record = journal.stages[number]
     log = journal.run_log(number, record.run)
-    values = _read([path for folder in folders for path in sorted(folder.rglob(f"*{escape(log.name)}"))])
-    last = log.steps + record.steps if record.steps else max(values, default=0)
-    return _drawn({step - log.steps: value for step, value in values.items() if log.steps < step <= last})
+    curve = _read([path for folder in folders for path in folder.rglob(f"*{escape(log.name)}")])
+    steps = curve.steps - log.steps
+    kept = (steps > 0) & (steps <= record.steps) if record.steps else steps > 0
+    return Curve(steps[kept], curve.raw[kept], curve.average[kept])
 
 
-def _drawn(values: Mapping[int, tuple[float, float]]) -> Curve | None:
-    if not values:
-        return None
-    raw, average = (np.array([value[place] for value in values.values()]) for place in (0, 1))
-    return Curve(np.array(list(values)), raw, average)
-
-
-def _read(runs: Sequence[Path]) -> dict[int, tuple[float, float]]:
-    """By rising step: the loss and its average, of the folders of one run. What cannot be read is passed over."""
+def _read(runs: Sequence[Path]) -> Curve:
+    """The losses in the folders of one run. What cannot be read is passed over."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     raw: dict[int, float] = {}
@@ -116,20 +105,22 @@ def _read(runs: Sequence[Path]) -> dict[int, tuple[float, float]]:
             average |= _by_step(events.Scalars(_AVERAGE)) if _AVERAGE in tags else {}
         except Exception:  # a torn or foreign file raises whatever its parser stumbles over
             continue
-    return {step: (raw[step], average.get(step, np.nan)) for step in sorted(raw)}
+    steps = sorted(raw)
+    averages = [average.get(step, np.nan) for step in steps]
+    return Curve(np.array(steps), np.array([raw[step] for step in steps]), np.array(averages))
 
 
 def _by_step(events: Iterable[Any]) -> dict[int, float]:
-    """Each step's mean: with gradient accumulation upstream logs every batch of a step. A run that goes on from a state
-    takes the steps after it again, and what was logged of them before no longer counts."""
+    """Each step's mean, because upstream logs every batch of a step with gradient accumulation. A resumed run takes the
+    steps after its state again; what was logged of them before no longer counts."""
     values: dict[int, list[float]] = {}
     last = 0
     for event in events:
         if event.step < last:
-            values = {step: own for step, own in values.items() if step < event.step}
+            values = {step: logged for step, logged in values.items() if step < event.step}
         values.setdefault(event.step, []).append(event.value)
         last = event.step
-    return {step: float(np.mean(own)) for step, own in values.items()}
+    return {step: float(np.mean(logged)) for step, logged in values.items()}
 
 
 # --- drawing -----------------------------------------------------------------------------------------------------

@@ -6,10 +6,9 @@ from collections import Counter
 from itertools import combinations, permutations
 from typing import Any
 
-from lycoris_composite.captions import all_tags, marker, render
+from lycoris_composite.captions import marker, render
 from lycoris_composite.characters import Character
 from lycoris_composite.layout import Size
-from lycoris_composite.pairing import generator
 from lycoris_composite.plan import Plan
 
 # Pairs grow with the square of the cast, and every prompt is a picture at every sampling.
@@ -43,12 +42,7 @@ def _prompt(text: str, size: Size, negative: str | None = None) -> dict[str, Any
 
 def _common_tags(character: Character) -> list[str]:
     """The tags that half of the captions or more have, the commonest first."""
-    counts: Counter[str] = Counter()
-    rng = generator(0, 0, 0, "sample tags")  # one line of a multi-line caption, the same every time
-    for caption in character.captions:
-        counts.update({*all_tags(caption, character.subset.rules, rng, character.spellings)})
-    common = [tag for tag, count in counts.items() if count * 2 >= len(character.captions)]
-    return sorted(common, key=lambda tag: (-counts[tag], tag))[:_MOST_TAGS]
+    return [tag for tag, count in character.tag_counts() if count * 2 >= len(character.captions)][:_MOST_TAGS]
 
 
 def _usual_size(plan: Plan) -> Size:
