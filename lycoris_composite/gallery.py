@@ -70,10 +70,8 @@ def _load(candidates: Sequence[Picture], most_pixels: float) -> Cell | None:
             picture = Image.fromarray(read_image(sample.path))
         except UserError:  # training may be writing it at this moment
             continue
-        size = picture.size
         height = int(sqrt(most_pixels * picture.height / picture.width))
-        picture.thumbnail((picture.width, max(_LOWEST, min(_TALLEST, height))), Image.Resampling.LANCZOS)
-        return Cell(sample, pages.jpeg_uri(picture), size)
+        return Cell(sample, pages.jpeg_uri(picture, max(_LOWEST, min(_TALLEST, height))), picture.size)
     return None
 
 

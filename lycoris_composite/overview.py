@@ -1,4 +1,4 @@
-"""A plan to what a user should know of it before training: who appears how often, what is cut, what looks wrong."""
+"""A plan to what a user should know of it before training: its samples with their captions, and what looks wrong."""
 
 from __future__ import annotations
 
@@ -36,15 +36,6 @@ class Sample:
         return "".join(text for _, text in self.spans)
 
 
-@dataclass(frozen=True)
-class Appearances:
-    """How often a character stands left and right in an epoch."""
-
-    character: Character
-    left: int
-    right: int
-
-
 def samples(
     plan: Plan, epoch: int, schedule: Schedule | None, budget: Budget | None, batches: Iterable[int] | None = None
 ) -> Iterator[Sample]:
@@ -58,12 +49,6 @@ def samples(
             spans = parts.spans(plan.options.caption) if parts else []
             tokens = budget.count("".join(text for _, text in spans)) if budget and parts else None
             yield Sample(composite, epoch, parts, spans, tokens)
-
-
-def appearances(plan: Plan, epoch: int) -> list[Appearances]:
-    counts = plan.pair_counts(epoch)
-    left, right = counts.sum(1).tolist(), counts.sum(0).tolist()
-    return [Appearances(*each) for each in zip(plan.characters, left, right, strict=True)]
 
 
 def kept_share(image_size: Size, panel_size: Size) -> float:

@@ -24,10 +24,11 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
-def jpeg_uri(picture: Image.Image) -> str:
-    """A picture as text that a page can hold in place of its address."""
-    buffer = BytesIO()
-    picture.convert("RGB").save(buffer, "JPEG", quality=_QUALITY)
+def jpeg_uri(picture: Image.Image, most_height: int) -> str:
+    """A picture as data URI, made smaller where it is higher than `most_height` pixels."""
+    small, buffer = picture.convert("RGB"), BytesIO()
+    small.thumbnail((small.width, most_height), Image.Resampling.LANCZOS)
+    small.save(buffer, "JPEG", quality=_QUALITY)
     return data_uri(buffer.getvalue(), "image/jpeg")
 
 

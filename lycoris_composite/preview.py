@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from lycoris_composite.characters import Character
 from lycoris_composite.composites import Reading, composite_picture, read
 from lycoris_composite.costs import Cost
 from lycoris_composite.inputs import shortened
-from lycoris_composite.overview import Appearances, Sample, appearances, kept_share, warnings
+from lycoris_composite.overview import Sample, kept_share, warnings
 from lycoris_composite.plan import Panel, Plan
 from lycoris_composite.whole import remove_leftovers, whole, write_whole
 
@@ -29,12 +30,11 @@ _PAGE_HEIGHT = 360  # of a picture on the page, in pixels
 
 @dataclass(frozen=True)
 class DatasetPreview:
-    """What page and sheet show of one dataset: samples of an epoch in the order of training with their pictures, how
-    often each character appears, and how often each stands left (row) of each."""
+    """What page and sheet show of one dataset: samples of an epoch in the order of training with their pictures, and how
+    often each character stands left (row) of each."""
 
     plan: Plan
     samples: Sequence[tuple[Sample, Image.Image]]
-    appearances: Sequence[Appearances]
     pairs: np.ndarray
 
 
@@ -56,7 +56,7 @@ class Preview:
 
     @property
     def characters(self) -> list[Character]:
-        return list(dict.fromkeys(shown.character for dataset in self.datasets for shown in dataset.appearances))
+        return list(dict.fromkeys(character for dataset in self.datasets for character in dataset.plan.characters))
 
     @property
     def samples(self) -> list[tuple[Sample, Image.Image]]:
@@ -100,8 +100,7 @@ def make_preview(settings: config.Settings, epoch: int, count: int) -> Preview:
         lines += _warnings(reading, plan, limit)
         samples = chosen(list(islice(reading.in_order(plan, epoch), _MOST_READ)), count)
         pictures = thread_map(_picture, samples, desc="drawing composites", disable=None)
-        shown = list(zip(samples, pictures, strict=True))
-        datasets.append(DatasetPreview(plan, shown, appearances(plan, epoch), plan.pair_counts(epoch)))
+        datasets.append(DatasetPreview(plan, list(zip(samples, pictures, strict=True)), plan.pair_counts(epoch)))
     return Preview(reading.stages[1].name, epoch, lines, datasets, reading.costs, limit)
 
 
@@ -134,13 +133,8 @@ def chosen(samples: Sequence[Sample], count: int) -> list[Sample]:
 
 def page_of(preview: Preview) -> str:
     """The page's HTML."""
-    return pages.render("preview.html.j2", title=preview.title, preview=preview, uri=_uri, about=_about, folder=_folder)
-
-
-def _uri(picture: Image.Image) -> str:
-    small = picture.copy()
-    small.thumbnail((picture.width, _PAGE_HEIGHT), Image.Resampling.LANCZOS)
-    return pages.jpeg_uri(small)
+    uri = partial(pages.jpeg_uri, most_height=_PAGE_HEIGHT)
+    return pages.render("preview.html.j2", title=preview.title, preview=preview, uri=uri, about=_about, folder=_folder)
 
 
 def _about(panel: Panel) -> str:

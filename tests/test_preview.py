@@ -52,6 +52,19 @@ def test_page_and_sheet_show_what_a_user_looks_for(settings):
     assert len(sheet.resize((40, 40)).getcolors(1600)) > 20
 
 
+def test_the_page_counts_who_stands_where(settings, tmp_path):
+    (tmp_path / "data/1_rin").rename(tmp_path / "data/3_rin")
+    preview = make_preview(settings, 1, 100)
+    [dataset] = preview.datasets
+    pairs = Counter(tuple(panel.character.trigger for panel in sample.composite.panels) for sample, _ in dataset.samples)
+    text = re.sub(r"<[^>]+>|\s+", " ", page_of(preview))
+    for name, repeats in (("mio", 1), ("rin", 3), ("uzuki", 1)):
+        left, right = (sum(count for pair, count in pairs.items() if pair[side] == name) for side in (0, 1))
+        assert re.search(rf" {name} +{repeats}_{name} .*?, in every caption +3 +{repeats} +{left} +{right} +{left + right} ", text)
+        row = [pairs[name, other] if other != name else "–" for other in ("mio", "rin", "uzuki")]
+        assert re.search(rf" {name} +{' +'.join(map(str, row))} ", text)
+
+
 def test_who_was_taken_for_whom_is_shown(settings, tmp_path, monkeypatch):
     for path in (tmp_path / "data").rglob("*.txt"):
         name, *tags = path.read_text().split(", ")

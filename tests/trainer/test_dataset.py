@@ -652,9 +652,8 @@ def test_a_preview_shows_what_the_dataset_yields(
         tokenize = dataset.tokenize_strategy.tokenizer.tokenize
         assert [sample.tokens for sample in samples] == [len(tokenize(text)) for text in captions]
         pairs = Counter(tuple(text.split("/")[:2]) for text in captions)
-        names = [one.character.trigger for one in seen.appearances]
+        names = [character.trigger for character in seen.plan.characters]
         assert seen.pairs.tolist() == [[pairs[left, right] for right in names] for left in names]
-        assert [one.left for one in seen.appearances] == [sum(pairs[name, other] for other in names) for name in names]
         pictures = [picture for _, picture in seen.samples]
         found = [array for example in trained for array in example["images"]]
         for picture, array in zip(pictures, found, strict=True):
