@@ -41,8 +41,8 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Curve:
-    """A stage's loss at each step: (steps,) arrays, steps counted from 1 and rising. `average` is upstream's over the
-    last epoch."""
+    """A stage's loss at each step: three (n,) arrays. `steps` rise and count from 1. `average` is upstream's, over the
+    last epoch; NaN where it is not logged."""
 
     steps: np.ndarray
     raw: np.ndarray
@@ -50,8 +50,8 @@ class Curve:
 
 
 def read_curves(grid: Grid, output_dir: Path, logs: Path | None) -> tuple[dict[int, Curve], str]:
-    """By index of the stage: its losses; and, where there are none at all, a sentence that says why. Raises UserError
-    for a folder that was asked for and is not there."""
+    """The losses by index of the stage, and a sentence that says why there are none at all. Raises UserError where the
+    folder `logs` does not exist."""
     if logs is not None and not logs.is_dir():
         raise UserError(f"{logs}: no such folder; give --logs the config's logging_dir.")
     folders = [logs] if logs else list(dict.fromkeys(filter(None, (_logging_dir(stage, output_dir) for stage in grid.stages))))
@@ -74,14 +74,14 @@ def read_curves(grid: Grid, output_dir: Path, logs: Path | None) -> tuple[dict[i
 
 
 def _logging_dir(stage: StageSamples, output_dir: Path) -> Path | None:
-    """The config's, also where the output was moved together with the logs."""
+    """The config's, or the folder of that name in or beside the output, in case both were moved."""
     path = Path(str(stage.settings.get("logging_dir") or "/"))
     places = path, output_dir / path.name, output_dir.parent / path.name
     return next((place for place in places if path.name and place.is_dir()), None)
 
 
 def _stage_curve(journal: Journal, number: int, folders: Sequence[Path]) -> Curve:
-    """A stage's steps of what the run has logged, counted from 1."""
+    """A stage's part of what the run has logged. Its steps count on from stage 1's, so those are taken off."""
     record = journal.stages[number]
     log = journal.run_log(number, record.run)
     curve = _read([path for folder in folders for path in folder.rglob(f"*{escape(log.name)}")])

@@ -1,5 +1,4 @@
-"""Templates to self-contained pages: no network, light and dark, phone and keyboard. What looks like markup in a
-caption is text on a page."""
+"""Templates to pages of one file each, which need no network. What looks like markup in a caption is text on a page."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ _QUALITY = 85  # of JPEG; a page of a hundred pictures stays a few megabytes
 
 
 def render(template: str, **values: Any) -> str:
-    """The page that a template of this package makes of the values, which are escaped."""
+    """A page from a template of this package. All values are escaped."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -33,5 +32,5 @@ def jpeg_uri(picture: Image.Image, most_height: int) -> str:
 
 
 def data_uri(content: bytes, media_type: str) -> str:
-    """A file as text that a page can hold in place of its address."""
+    """A file's content as text, which a page can hold in place of its address."""
     return f"data:{media_type};base64,{base64.b64encode(content).decode()}"

@@ -1,4 +1,4 @@
-"""Sample prompts from the characters, for a config that gives none: alone, together, and together without the mark."""
+"""Sample prompts for a config that gives none: each character alone, pairs, and pairs without the template's mark."""
 
 from __future__ import annotations
 
@@ -19,18 +19,15 @@ _MOST_TAGS = 6
 def sample_prompts(plan: Plan, single_size: Size) -> list[dict[str, Any]]:
     """Prompts as upstream's JSON prompt files hold them: each character alone at `single_size`, then each ordered
     pair, then each pair with the template's mark (`COMPOSITE`) in the negative prompt, sized like the composites."""
-    cast = plan.characters[:MOST_CHARACTERS]
     template = plan.options.caption
-    tags = {character.trigger: _common_tags(character) for character in cast}
-    prompts = [_prompt(", ".join([c.trigger, *tags[c.trigger]]), single_size) for c in cast]
+    tags = {character.trigger: _common_tags(character) for character in plan.characters[:MOST_CHARACTERS]}
+    prompts = [_prompt(", ".join([name, *tags[name]]), single_size) for name in tags]
     size = _usual_size(plan)
-    for pair in permutations(cast, 2):
-        names = [character.trigger for character in pair]
-        prompts.append(_prompt(render(template, names, [tags[name] for name in names]), size))
+    for pair in permutations(tags, 2):
+        prompts.append(_prompt(render(template, pair, [tags[name] for name in pair]), size))
     mark = marker(template)
-    for pair in combinations(cast, 2) if mark else ():
-        names = [character.trigger for character in pair]
-        plain = render("{left}, {right}, {left_tags}, {right_tags}", names, [tags[name] for name in names])
+    for pair in combinations(tags, 2) if mark else ():
+        plain = render("{left}, {right}, {left_tags}, {right_tags}", pair, [tags[name] for name in pair])
         prompts.append(_prompt(plain, size, mark))
     return prompts
 

@@ -39,7 +39,7 @@ def _pieces(text: str, font: Font) -> Iterator[tuple[str, Font]]:
 
 @cache
 def _font_with(character: str, font: Font) -> Font:
-    """The given font where no font has the character."""
+    """The first font that has the character: the given one, else one of the machine's. The given one where none has it."""
     paths = [font.path] if character.isascii() else [font.path, *_machine_fonts()]
     return _sized(next((path for path in paths if ord(character) in _code_points(path)), font.path), font.size)
 

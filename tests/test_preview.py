@@ -60,7 +60,8 @@ def test_the_page_counts_who_stands_where(settings, tmp_path):
     text = re.sub(r"<[^>]+>|\s+", " ", page_of(preview))
     for name, repeats in (("mio", 1), ("rin", 3), ("uzuki", 1)):
         left, right = (sum(count for pair, count in pairs.items() if pair[side] == name) for side in (0, 1))
-        assert re.search(rf" {name} +{repeats}_{name} .*?, in every caption +3 +{repeats} +{left} +{right} +{left + right} ", text)
+        counts = " +".join(map(str, (3, repeats, left, right, left + right)))
+        assert re.search(rf" {name} +{repeats}_{name} .*?, in every caption +{counts} ", text)
         row = [pairs[name, other] if other != name else "–" for other in ("mio", "rin", "uzuki")]
         assert re.search(rf" {name} +{' +'.join(map(str, row))} ", text)
 
