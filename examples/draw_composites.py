@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageOps
 
 from lycoris_composite import config, sheets
 from lycoris_composite.composites import composite_picture, read
@@ -18,7 +18,7 @@ from lycoris_composite.overview import Sample
 
 CONFIG = Path(__file__).with_name("cg3.toml")
 SEED = 22  # its first composites of the three photo subjects show six different photos
-HEIGHT, GAP, HEAD = 230, 14, 28  # of a picture, between pictures, of a row's title; in pixels
+HEIGHT, GAP = 230, 14  # of a picture, and between pictures, in pixels
 
 
 def main(folder: str, output: str) -> None:
@@ -39,29 +39,25 @@ def _different(samples: Sequence[Sample]) -> list[Sample]:
 
 def _single(path: str, caption: str) -> Image.Image:
     name, _, tags = caption.partition(", ")
-    picture = sheets.scaled(Image.fromarray(read_image(path)), HEIGHT)
-    return sheets.captioned(picture, [[("name", name)], [("muted", tags)]], sheets.font(14))
+    picture = _scaled(Image.fromarray(read_image(path)))
+    return sheets.captioned(picture, [[("name", name)], [("muted", tags)]], sheets.dejavu(14))
 
 
 def _composite(sample: Sample) -> Image.Image:
-    picture = sheets.scaled(composite_picture(sample.composite), HEIGHT)
+    picture = _scaled(composite_picture(sample.composite))
     texts = [[span for span in sample.spans if span[0] == role] for role in ("name", "left", "right")]
-    return sheets.captioned(picture, texts, sheets.font(14))
+    return sheets.captioned(picture, texts, sheets.dejavu(14))
+
+
+def _scaled(picture: Image.Image) -> Image.Image:
+    return ImageOps.scale(picture, HEIGHT / picture.height, Image.Resampling.LANCZOS)
 
 
 def _sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
-    width = GAP + max(sum(picture.width + GAP for picture in pictures) for _, pictures in rows)
-    heights = [HEAD + max(picture.height for picture in pictures) + GAP for _, pictures in rows]
-    sheet = Image.new("RGB", (width, GAP + sum(heights)), sheets.PAPER)
-    pen, top = ImageDraw.Draw(sheet), GAP
-    for (title, pictures), height in zip(rows, heights, strict=True):
-        pen.text((GAP, top), title, sheets.MUTED, sheets.font(17))
-        left = GAP
-        for picture in pictures:
-            sheet.paste(picture, (left, top + HEAD))
-            left += picture.width + GAP
-        top += height
-    return sheet
+    parts = []
+    for title, pictures in rows:
+        parts += [[sheets.text_block([[("muted", title)]], sheets.dejavu(17), 200)], pictures]
+    return ImageOps.expand(sheets.in_rows(parts, GAP), GAP, sheets.PAPER)
 
 
 if __name__ == "__main__":

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import os
 import random
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
-from lycoris_composite.captions import CaptionRules
+from lycoris_composite.captions import CaptionRules, all_tags
 from lycoris_composite.errors import UserError, one_line
 from lycoris_composite.images import image_size, list_images, pictures_below, read_image
+from lycoris_composite.pairing import generator
 from lycoris_composite.triggers import Told, Trigger, folded, shared, trigger_of
 
 LONGEST_CAPTION = 65_536  # bytes; the longest that upstream's tokenizers keep is some thousand
@@ -74,6 +76,13 @@ class Character:
         if found is None or found.stands_in == total:
             return found.how if found else ""
         return f"{found.how}, in {f'{found.stands_in} of {total} captions' if found.stands_in else 'no caption'}"
+
+    def tag_counts(self) -> list[tuple[str, int]]:
+        """Its tags but for the trigger word, each with the number of captions that have it, the commonest first."""
+        rng = generator(0, 0, 0, "sample tags")  # draws the same line of a multi-line caption every time
+        rules = self.subset.rules
+        counts = Counter(tag for caption in self.captions for tag in {*all_tags(caption, rules, rng, self.spellings)})
+        return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
     @property
     def summary(self) -> str:

@@ -14,8 +14,8 @@ from lycoris_composite.errors import printable
 _DOCTOR = """Says in a table what is there and what it means. With a config: all that a run
 of it would refuse, what it needs of disk and memory, and what hurts. Changes
 nothing. Exit code 0: all is well, 1: warnings, 2: errors."""
-_GALLERY = """The samples of both stages as one page and one picture: prompts down, epochs
-across, the loss curve above. Run it again at any time, also during training."""
+_GALLERY = """The samples of both stages as one page: prompts down, epochs across, the loss
+curve above. Run it again at any time, also during training."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -116,16 +116,14 @@ def _add_preview(commands: Any) -> None:
 
 
 def _preview(own: argparse.Namespace) -> None:
-    from lycoris_composite.preview import preview
+    from lycoris_composite.preview import write_preview
 
-    paths, lines = preview(own.config, own.set, own.epoch, own.count, own.out)
+    paths, lines = write_preview(own.config, own.set, own.epoch, own.count, own.out)
     _print([*lines, *paths])
 
 
 def _add_gallery(commands: Any) -> None:
-    gallery = _new(
-        commands, "gallery", "the samples of both stages as a page and a picture", "output --name cg3comp", description=_GALLERY
-    )
+    gallery = _new(commands, "gallery", "the samples of both stages as a page", "output --name cg3comp", description=_GALLERY)
     gallery.add_argument("output_dir", type=Path, metavar="OUTPUT_DIR", help="the config's output_dir")
     gallery.add_argument("--logs", type=Path, metavar="DIR", help="TensorBoard logs (default: the config's logging_dir)")
     gallery.add_argument("--name", metavar="OUTPUT_NAME", help="which run (default: the one with the newest samples)")
@@ -134,8 +132,8 @@ def _add_gallery(commands: Any) -> None:
 def _gallery(own: argparse.Namespace) -> None:
     from lycoris_composite.gallery import write_gallery
 
-    paths, said = write_gallery(own.output_dir, own.logs, own.name)
-    _print([*said, *paths])
+    page, lines = write_gallery(own.output_dir, own.logs, own.name)
+    _print([*lines, page])
 
 
 def _add_export(commands: Any) -> None:

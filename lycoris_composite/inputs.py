@@ -12,6 +12,7 @@ from itertools import chain
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
+from tqdm.contrib.concurrent import thread_map
 
 from lycoris_composite.characters import (
     Subset,
@@ -29,7 +30,6 @@ from lycoris_composite.journal import digest
 from lycoris_composite.layout import Canvas, has_no_bucket
 from lycoris_composite.leftout import left_out, replaced
 from lycoris_composite.plan import Plan
-from lycoris_composite.progress import in_parallel
 from lycoris_composite.stages import Stage, overridden_datasets, stages_of
 from lycoris_composite.subsets import TRAINERS, Dataset, check_buckets, check_tables, datasets_of, ignored_folders, plan_of
 
@@ -69,7 +69,7 @@ def bad_files(datasets: Iterable[Dataset], show_progress: bool) -> dict[str, str
             raise UserError(f"{subset.folder}: no regularization images in it; add some, or take it out of the config.")
     canvases = {dataset.canvas for dataset in datasets if dataset.canvas.no_upscale}
     files = [(path, subset, canvases) for subset in subsets.values() for path in image_paths(subset)]
-    reasons = in_parallel(lambda file: _why_bad(*file), files, "checking images" if show_progress else None)
+    reasons = thread_map(lambda file: _why_bad(*file), files, desc="checking images", disable=None if show_progress else True)
     return {os.path.normpath(path): reason for (path, *_), reason in zip(files, reasons, strict=True) if reason}
 
 
@@ -198,7 +198,8 @@ def input_digests(stages: Sequence[Stage], subsets: Iterable[Subset], show_progr
     data |= {Path(stage.settings["dataset_config"]) for stage in stages if stage.settings.get("dataset_config")}
     inputs = {stage.number: data.union(*(files_of(Path(name)) for _, name in stage.weight_files)) for stage in stages}
     ordered = sorted(set().union(*inputs.values()))
-    found = dict(zip(ordered, in_parallel(digest, ordered, "reading inputs" if show_progress else None), strict=True))
+    digests = thread_map(digest, ordered, desc="reading inputs", disable=None if show_progress else True)
+    found = dict(zip(ordered, digests, strict=True))
     return {number: {os.path.abspath(path): found[path] for path in sorted(paths)} for number, paths in inputs.items()}
 
 

@@ -1,5 +1,4 @@
-"""Templates to self-contained pages: no network, light and dark, phone and keyboard. What looks like markup in a
-caption is text on a page."""
+"""Templates to pages of one file each, which need no network. What looks like markup in a caption is text on a page."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ _QUALITY = 85  # of JPEG; a page of a hundred pictures stays a few megabytes
 
 
 def render(template: str, **values: Any) -> str:
-    """The page that a template of this package makes of the values, which are escaped."""
+    """A page from a template of this package. All values are escaped."""
     loader = jinja2.FileSystemLoader(TEMPLATES)
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -24,8 +23,14 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
-def data_uri(picture: Image.Image) -> str:
-    """A picture as text that a page can hold in place of its address."""
-    buffer = BytesIO()
-    picture.convert("RGB").save(buffer, "JPEG", quality=_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def jpeg_uri(picture: Image.Image, most_height: int) -> str:
+    """A picture as data URI, made smaller where it is higher than `most_height` pixels."""
+    small, buffer = picture.convert("RGB"), BytesIO()
+    small.thumbnail((small.width, most_height), Image.Resampling.LANCZOS)
+    small.save(buffer, "JPEG", quality=_QUALITY)
+    return data_uri(buffer.getvalue(), "image/jpeg")
+
+
+def data_uri(content: bytes, media_type: str) -> str:
+    """A file's content as text, which a page can hold in place of its address."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"

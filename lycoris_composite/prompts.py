@@ -1,5 +1,4 @@
-"""What `sample_prompts` names: prompt files as upstream's `load_prompts` reads them, as far as a picture shows it, or
-prompts themselves."""
+"""The values of `sample_prompts`: a prompt file, read as upstream's `load_prompts` does, or the prompts themselves."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ import toml
 
 from lycoris_composite.errors import UserError
 
-# Upstream's, as far as pictures and the embedded trainer know them.
+# Those of upstream's flags that the gallery shows or the embedded trainer knows.
 _FLAGS = {"n": "negative_prompt", "w": "width", "h": "height", "d": "seed", "s": "sample_steps", "l": "scale"}
 _FILES = (".txt", ".toml", ".json")
 _SAMPLING = ("sample_every_n_steps", "sample_every_n_epochs", "sample_at_first")
@@ -23,7 +22,7 @@ _SAMPLING = ("sample_every_n_steps", "sample_every_n_epochs", "sample_at_first")
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a sample was drawn from. `size` is (width, height) in pixels, None where the file leaves it to upstream."""
+    """What a sample was drawn from. `size` is (width, height) in pixels, None for upstream's default."""
 
     text: str
     negative: str = ""
@@ -32,7 +31,7 @@ class Prompt:
 
 
 def given_prompts(value: Any) -> list[str]:
-    """The prompts that stand in a config in place of a file's name, one a line; empty where a file is named."""
+    """The prompts in a value that holds prompts, one on each line, and not a file's name; else none."""
     lines = value if isinstance(value, list) else value.splitlines() if isinstance(value, str) else []
     if not all(isinstance(line, str) for line in lines) or (isinstance(value, str) and _names_a_file(value)):
         return []
@@ -40,12 +39,12 @@ def given_prompts(value: Any) -> list[str]:
 
 
 def _names_a_file(value: str) -> bool:
-    """A prompt has spaces or commas, or nothing that looks like the end of a file's name."""
+    """Whether the value ends as a file's name does, without a space or a comma in it, or such a file exists."""
     return value.endswith(_FILES) or os.path.isfile(value) or re.fullmatch(r"[^\s,]+\.\w{1,6}", value) is not None
 
 
 def prompt_file_error(settings: Mapping[str, Any], where: str) -> UserError | None:
-    """Why a file of prompts cannot be sampled from. Upstream goes on without samples, or stops at the first."""
+    """Why a prompt file cannot be sampled from. Upstream would train without samples, or stop at the first one."""
     value = settings.get("sample_prompts")
     if not isinstance(value, str) or not any(settings.get(key) for key in _SAMPLING):
         return None
@@ -62,8 +61,8 @@ def prompt_file_error(settings: Mapping[str, Any], where: str) -> UserError | No
 
 
 def read_prompts(path: Path) -> list[Prompt] | None:
-    """The prompts of a .txt, .toml or .json file in its order, which is how samples are numbered. None for a file that
-    is not there or holds something else: training goes on without it too, and pictures can be shown without it."""
+    """The prompts of a .txt, .toml or .json file in its order, by which samples are numbered. None for a file that is
+    missing or holds something else, because training goes on without it, and samples can be shown without it."""
     try:
         return [_prompt(entry) for entry in _entries(path)]
     except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):  # toml leaks its parser's own errors
@@ -76,7 +75,7 @@ def _entries(path: Path) -> list[Any]:
         return [line.strip() for line in text.split("\n") if line.strip() and not line.startswith("#")]
     if path.suffix == ".toml":
         common = toml.loads(text)["prompt"]
-        return [{**common, **own} for own in common["subset"]]
+        return [{**common, **subset} for subset in common["subset"]]
     entries = json.loads(text)
     if not isinstance(entries, list):
         raise TypeError("a list of prompts is wanted")
@@ -84,7 +83,7 @@ def _entries(path: Path) -> list[Any]:
 
 
 def prompt_values(entry: Any) -> Mapping[str, Any]:
-    """An entry of a prompt file by upstream's names."""
+    """An entry of a prompt file, under upstream's names."""
     return _of_line(entry) if isinstance(entry, str) else entry
 
 
@@ -96,7 +95,7 @@ def _prompt(entry: Any) -> Prompt:
 
 
 def _of_line(line: str) -> dict[str, Any]:
-    """Upstream's `line_to_prompt_dict`: ` --` parts the flags, which may be written large, and the last one counts."""
+    """Upstream's `line_to_prompt_dict`: ` --` begins a flag, in either case; the last of two equal flags counts."""
     parts = line.split(" --")
     values: dict[str, Any] = {"prompt": parts[0]}
     for part in parts:

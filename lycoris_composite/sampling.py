@@ -1,4 +1,4 @@
-"""Sample prompts from the characters, for a config that gives none: alone, together, and together without the mark."""
+"""Sample prompts for a config that gives none: each character alone, pairs, and pairs without the template's mark."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections import Counter
 from itertools import chain, combinations, permutations
 from typing import Any
 
-from lycoris_composite.captions import all_tags, marker, render
+from lycoris_composite.captions import marker, render
 from lycoris_composite.characters import Character
 from lycoris_composite.layout import Size
-from lycoris_composite.pairing import generator
 from lycoris_composite.plan import Plan
 
 # Pairs grow with the square of the cast, and every prompt is a picture at every sampling.
@@ -20,18 +19,15 @@ _MOST_TAGS = 6
 def sample_prompts(plan: Plan, single_size: Size) -> list[dict[str, Any]]:
     """Prompts as upstream's JSON prompt files hold them: each character alone at `single_size`, then each ordered
     group, then each group with the template's mark (`COMPOSITE`) in the negative prompt, sized like the composites."""
-    cast = plan.characters[:MOST_CHARACTERS]
     template = plan.options.caption
-    tags = {character.trigger: _common_tags(character) for character in cast}
-    prompts = [_prompt(", ".join([c.trigger, *tags[c.trigger]]), single_size) for c in cast]
+    tags = {character.trigger: _common_tags(character) for character in plan.characters[:MOST_CHARACTERS]}
+    prompts = [_prompt(", ".join([name, *tags[name]]), single_size) for name in tags]
     size = _usual_size(plan)
-    for group in permutations(cast, plan.panels):
-        names = [character.trigger for character in group]
-        prompts.append(_prompt(render(template, names, [tags[name] for name in names]), size))
+    for group in permutations(tags, plan.panels):
+        prompts.append(_prompt(render(template, group, [tags[name] for name in group]), size))
     mark = marker(template)
-    for group in combinations(cast, plan.panels) if mark else ():
-        names = [character.trigger for character in group]
-        prompts.append(_prompt(", ".join([*names, *chain.from_iterable(tags[name] for name in names)]), size, mark))
+    for group in combinations(tags, plan.panels) if mark else ():
+        prompts.append(_prompt(", ".join([*group, *chain.from_iterable(tags[name] for name in group)]), size, mark))
     return prompts
 
 
@@ -42,12 +38,7 @@ def _prompt(text: str, size: Size, negative: str | None = None) -> dict[str, Any
 
 def _common_tags(character: Character) -> list[str]:
     """The tags that half of the captions or more have, the commonest first."""
-    counts: Counter[str] = Counter()
-    rng = generator(0, 0, 0, "sample tags")  # one line of a multi-line caption, the same every time
-    for caption in character.captions:
-        counts.update({*all_tags(caption, character.subset.rules, rng, character.spellings)})
-    common = [tag for tag, count in counts.items() if count * 2 >= len(character.captions)]
-    return sorted(common, key=lambda tag: (-counts[tag], tag))[:_MOST_TAGS]
+    return [tag for tag, count in character.tag_counts() if count * 2 >= len(character.captions)][:_MOST_TAGS]
 
 
 def _usual_size(plan: Plan) -> Size:

@@ -2,80 +2,27 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageFont
 
-if TYPE_CHECKING:
-    from matplotlib.font_manager import FontEntry
-    from matplotlib.ft2font import FT2Font
-
-PAPER, INK, MUTED = (255, 255, 255), (28, 30, 34), (92, 98, 109)
-LEFT, RIGHT, WARNING = (168, 50, 26), (23, 85, 159), (138, 90, 0)
-COLOURS = {"name": INK, "left": LEFT, "right": RIGHT, "muted": MUTED, "warning": WARNING}
-
-Spans = Sequence[tuple[str, str]]  # (one of COLOURS, text)
-
+PAPER, MUTED = (255, 255, 255), (92, 98, 109)
+_COLOURS = {"name": (28, 30, 34), "left": (168, 50, 26), "right": (23, 85, 159), "muted": MUTED, "warning": (138, 90, 0)}
 
 Font = ImageFont.FreeTypeFont
+Span = tuple[str, str]  # (one of _COLOURS, text)
 
 
-@cache
-def font(size: int, bold: bool = False) -> Font:
-    """DejaVu Sans, which matplotlib brings along: it has far more scripts than Pillow's own. What it lacks, Chinese and
-    Japanese above all, is written in a font of the machine's that has it."""
+def dejavu(size: int, bold: bool = False) -> Font:
+    """DejaVu Sans, which matplotlib ships: it has more scripts than Pillow's default font."""
     import matplotlib
 
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
-
-
-def _pieces(text: str, own: Font) -> Iterator[tuple[str, Font]]:
-    """The text in pieces that one font has, each with its font."""
-    for name, piece in groupby(text, lambda character: _font_with(character, str(own.path))):
-        yield "".join(piece), own if name == own.path else _sized(name, own.size)
-
-
-@cache
-def _font_with(character: str, path: str) -> str:
-    """Path of a font that has the character: the given one's where it has."""
-    if character.isascii() or _has(path, character):
-        return path
-    return next((name for name in _fallbacks() if _has(name, character)), path)
-
-
-@cache
-def _fallbacks() -> list[str]:
-    """The machine's fonts, upright and regular ones first. The Last Resort font, which matplotlib brings along, has a
-    box for every character, so it comes last."""
-    from matplotlib.font_manager import fontManager
-
-    def rank(entry: FontEntry) -> tuple[bool, bool, bool]:
-        return entry.name.startswith("Last Resort"), entry.style != "normal", entry.weight not in (400, "normal", "regular")
-
-    return [entry.fname for entry in sorted(fontManager.ttflist, key=rank)]
-
-
-def _has(path: str, character: str) -> bool:
-    opened = _opened(path)
-    return opened is not None and opened.get_char_index(ord(character)) != 0
-
-
-@cache
-def _opened(path: str) -> FT2Font | None:
-    """None for a font that cannot be drawn with at any size, as those of coloured bitmaps."""
-    from matplotlib.ft2font import FT2Font
-
-    try:
-        _sized(path, 12)
-        return FT2Font(path)
-    except (OSError, RuntimeError):
-        return None
+    return _sized(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / name), size)
 
 
 @cache
@@ -83,68 +30,93 @@ def _sized(path: str, size: float) -> Font:
     return ImageFont.truetype(path, size)
 
 
-def _length(text: str, own: Font) -> float:
-    """Of the text as it is written, in pixels."""
-    return sum(font.getlength(piece) for piece, font in _pieces(text, own))
+def _pieces(text: str, font: Font) -> Iterator[tuple[str, Font]]:
+    """The text in pieces that are each written in one font: the given one, or one of the machine's for what it lacks,
+    Chinese and Japanese above all."""
+    for piece_font, characters in groupby(text, lambda character: _font_with(character, font)):
+        yield "".join(characters), piece_font
 
 
-def wrapped(spans: Spans, width: int, own: Font) -> list[list[tuple[str, str]]]:
-    """The spans in lines at most `width` pixels long, broken at spaces; a word that is longer is cut."""
-    lines: list[list[tuple[str, str]]] = [[]]
+@cache
+def _font_with(character: str, font: Font) -> Font:
+    """The first font that has the character: the given one, else one of the machine's. The given one where none has it."""
+    paths = [font.path] if character.isascii() else [font.path, *_machine_fonts()]
+    return _sized(next((path for path in paths if ord(character) in _code_points(path)), font.path), font.size)
+
+
+@cache
+def _machine_fonts() -> list[str]:
+    """Paths, upright and regular fonts first. The Last Resort font, which matplotlib ships, has a box for every
+    character, so it comes last."""
+    from matplotlib.font_manager import fontManager
+
+    regular = (400, "normal", "regular")
+    entries = sorted(fontManager.ttflist, key=lambda entry: (entry.style != "normal", entry.weight not in regular))
+    return [entry.fname for entry in sorted(entries, key=lambda entry: entry.name.startswith("Last Resort"))]
+
+
+@cache
+def _code_points(path: str) -> Collection[int]:
+    """The characters that a font has. None for a font that opens at no size, as those of coloured bitmaps."""
+    from matplotlib.ft2font import FT2Font
+
+    try:
+        _sized(path, 12)
+        return FT2Font(path).get_charmap().keys()
+    except (OSError, RuntimeError):
+        return ()
+
+
+def _length(text: str, font: Font) -> float:
+    """In pixels."""
+    return sum(piece_font.getlength(piece) for piece, piece_font in _pieces(text, font))
+
+
+def wrapped(spans: Sequence[Span], width: int, font: Font) -> list[list[Span]]:
+    """The spans in lines at most `width` pixels long, broken at spaces; a word that is longer is broken anywhere."""
+    lines: list[list[Span]] = [[]]
     used = 0.0
     for role, text in spans:
-        for word in _words(text):
-            if used and used + _length(word.rstrip(), own) > width:
-                lines.append([])
-                used, word = 0.0, word.lstrip()
-            while _length(word.rstrip(), own) > width and len(word) > 1:
-                fitting = _fitting(word, width, own)
-                lines[-1].append((role, word[:fitting]))
-                lines.append([])
-                word = word[fitting:]
-            lines[-1].append((role, word))
-            used += _length(word, own)
+        for word in re.findall("[^ ]* |[^ ]+", text.replace("\n", " ")):
+            for piece in [word] if _length(word.rstrip(), font) <= width else word:
+                if used and used + _length(piece.rstrip(), font) > width:
+                    lines.append([])
+                    used, piece = 0.0, piece.lstrip()
+                lines[-1].append((role, piece))
+                used += _length(piece, font)
     return lines
 
 
-def _fitting(word: str, width: int, own: Font) -> int:
-    """How many of the word's characters fit, at least one."""
-    return max(1, bisect_right(range(1, len(word)), width, key=lambda count: _length(word[:count], own)))
-
-
-def _words(text: str) -> list[str]:
-    """The text in pieces that end with their space."""
-    pieces = text.replace("\n", " ").split(" ")
-    return [piece + " " for piece in pieces[:-1]] + ([pieces[-1]] if pieces[-1] else [])
-
-
-def write_lines(pen: ImageDraw.ImageDraw, place: tuple[int, int], lines: Sequence[Spans], own: Font) -> None:
-    """Writes lines from `wrapped` below one another, each word in its role's colour."""
-    left, top = place
-    for line in lines:
-        at = float(left)
+def text_block(texts: Sequence[Sequence[Span]], font: Font, width: int) -> Image.Image:
+    """The texts in their roles' colours, each beginning a line."""
+    lines = [line for spans in texts for line in wrapped(spans, width, font)]
+    line_height = round(font.size * 1.4)
+    block = Image.new("RGB", (width, len(lines) * line_height), PAPER)
+    pen = ImageDraw.Draw(block)
+    for number, line in enumerate(lines):
+        left, baseline = 0.0, number * line_height + font.getmetrics()[0]
         for role, text in line:
-            for piece, font in _pieces(text, own):
-                pen.text((at, top + own.getmetrics()[0]), piece, COLOURS[role], font, anchor="ls")
-                at += font.getlength(piece)
-        top += line_height(own)
+            for piece, piece_font in _pieces(text, font):
+                pen.text((left, baseline), piece, _COLOURS[role], piece_font, anchor="ls")
+                left += piece_font.getlength(piece)
+    return block
 
 
-def line_height(own: Font) -> int:
-    return round(own.size * 1.4)
-
-
-def captioned(picture: Image.Image, texts: Sequence[Spans], own: Font, least_width: int = 0) -> Image.Image:
-    """The picture above texts that are as wide as it, or `least_width` pixels; each begins a line."""
-    width = max(picture.width, least_width)
-    lines = [line for text in texts for line in wrapped(text, width, own)]
-    sheet = Image.new("RGB", (width, picture.height + 6 + len(lines) * line_height(own)), PAPER)
-    sheet.paste(picture, (0, 0))
-    write_lines(ImageDraw.Draw(sheet), (0, picture.height + 6), lines, own)
+def in_rows(rows: Sequence[Sequence[Image.Image]], gap: int) -> Image.Image:
+    """The pictures from left to right and the rows from top to bottom, `gap` pixels apart."""
+    width = max(sum(picture.width + gap for picture in row) - gap for row in rows)
+    heights = [max(picture.height for picture in row) for row in rows]
+    sheet = Image.new("RGB", (width, sum(height + gap for height in heights) - gap), PAPER)
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        left = 0
+        for picture in row:
+            sheet.paste(picture, (left, top))
+            left += picture.width + gap
+        top += height + gap
     return sheet
 
 
-def scaled(picture: Image.Image, height: int) -> Image.Image:
-    """The picture at a height in pixels."""
-    width = max(1, round(picture.width * height / picture.height))
-    return picture.resize((width, height), Image.Resampling.LANCZOS)
+def captioned(picture: Image.Image, texts: Sequence[Sequence[Span]], font: Font, least_width: int = 0) -> Image.Image:
+    """The picture above texts that are as wide as it, or `least_width` pixels; each begins a line."""
+    return in_rows([[picture], [text_block(texts, font, max(picture.width, least_width))]], gap=6)

@@ -218,3 +218,8 @@ def test_pixels_are_not_needed_to_read_a_subset(tmp_path, mio):
     broken_images(tmp_path / "broken")["truncated_jpg"].rename(folder / "02.jpg")
     (folder / "02.txt").write_text("rin, hat")
     assert Image.open(folder / "02.jpg").size == read(subset(folder), mio)[1].images[1].size
+
+
+def test_tags_are_counted_by_caption_without_the_trigger_word():
+    counts = character("rin", tags="smile, hat, smile").tag_counts()
+    assert counts == [("hat", 3), ("smile", 3), *((f"rin picture {number}", 1) for number in range(3))]

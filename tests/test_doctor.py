@@ -201,7 +201,7 @@ def test_the_command(write, capsys, monkeypatch, tmp_path):
     assert cli.main(["doctor", str(config), "--cpu", "--set", "output_name=new"]) == 0
     captured = capsys.readouterr()
     assert captured.out.endswith("all is well (exit code 0)\n")
-    assert len(captured.err.splitlines()) <= 1  # the progress of what takes long
+    assert captured.err == ""
     assert cli.main(["doctor", str(config), "--cpu", "--set", "seed="]) == 1
     assert cli.main(["doctor", str(tmp_path / "gone.toml")]) == 2
     assert "gone.toml: no such file" in " ".join(capsys.readouterr().out.split())

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lycoris_composite import cli, whole
 from lycoris_composite.config import Settings
-from lycoris_composite.preview import look_at
+from lycoris_composite.preview import make_preview
 from tests import tiny
 from tests.helpers import kohya_settings
 
@@ -30,7 +30,7 @@ def test_it_writes_what_a_preview_shows(settings, tmp_path, capsys):
     assert capsys.readouterr().out.endswith(f"{folder}: 36 composites\n")
     assert len(list(folder.iterdir())) == 72
     for epoch in (1, 2):
-        for sample, picture in look_at(settings, epoch, 100).looks[0].shown:
+        for sample, picture in make_preview(settings, epoch, 100).datasets[0].samples:
             name = folder / f"e{epoch:04d}_{sample.composite.index:06d}"
             assert name.with_suffix(".txt").read_text() == f"{sample.caption}\n"
             assert np.array_equal(np.asarray(Image.open(name.with_suffix(".png"))), np.asarray(picture))

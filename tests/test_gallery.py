@@ -1,4 +1,4 @@
-"""The page and the sheet, by what stands in them. tests/browser/test_gallery.py opens the page."""
+"""The page, by what stands in it. tests/browser/test_gallery.py opens the page."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import random
 import re
 import shutil
+import sys
 import time
 from io import BytesIO
 
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lycoris_composite import charts, gallery
+from lycoris_composite import gallery, losses
 from lycoris_composite.errors import UserError
 from lycoris_composite.losses import Curve
+from lycoris_composite.pages import TEMPLATES
 from tests.galleries import BEGIN, clock, colour, write_journal, write_log, write_sample, write_stage
 
 HOSTILE = "</script><img src=x onerror=alert(1)> & \"quotes\" 'single' {{ 7 * 7 }}"
@@ -32,10 +34,9 @@ def out(tmp_path):
 
 
 def written(folder, **options):
-    """The page's text and the sheet."""
-    (page, sheet), _ = gallery.write_gallery(folder, show_progress=False, **options)
-    with Image.open(sheet) as picture:
-        return page.read_text(encoding="utf-8"), picture.convert("RGB")
+    """The page's text."""
+    page, _ = gallery.write_gallery(folder, **options)
+    return page.read_text(encoding="utf-8")
 
 
 def pictures(page):
@@ -47,12 +48,16 @@ def pictures(page):
     return rows
 
 
+def embedded(text):
+    return [Image.open(BytesIO(base64.b64decode(data))) for data in re.findall(r'src="data:image/jpeg;base64,([^"]+)"', text)]
+
+
+def sizes(page):
+    return {picture.size for picture in embedded(page)}
+
+
 def middle(cell):
-    found = re.search(r'src="data:image/jpeg;base64,([^"]+)"', cell)
-    if found is None:
-        return None
-    with Image.open(BytesIO(base64.b64decode(found[1]))) as picture:
-        return picture.getpixel((picture.width // 2, picture.height // 2))
+    return next((picture.getpixel((picture.width // 2, picture.height // 2)) for picture in embedded(cell)), None)
 
 
 def near(one, other):
@@ -60,7 +65,7 @@ def near(one, other):
 
 
 def test_every_picture_stands_in_its_place(out):
-    page, _ = written(out)
+    page = written(out)
     columns = [("cg3-stage1", epoch) for epoch in (1, 2, 3)] + [("cg3", epoch) for epoch in (1, 2)]
     for row, cells in enumerate(pictures(page)):
         for (stage, epoch), found in zip(columns, cells, strict=True):
@@ -72,7 +77,7 @@ def test_every_picture_stands_in_its_place(out):
 
 
 def test_what_is_in_a_prompt_is_text(out):
-    page, _ = written(out)
+    page = written(out)
     assert "<img src=x" not in page
     assert "&lt;/script&gt;&lt;img src=x onerror=alert(1)&gt; &amp; &#34;quotes&#34; &#39;single&#39; {{ 7 * 7 }}" in page
     assert "negative: &lt;b&gt;bad" in page
@@ -81,24 +86,24 @@ def test_what_is_in_a_prompt_is_text(out):
 
 
 def test_it_updates_when_it_is_run_again(out):
-    before, first = written(out)
+    before = pictures(written(out))
     write_sample(out, "cg3", "e000003", 1, BEGIN + 9000)
-    after, second = written(out)
-    assert [row[5:] for row in pictures(after)][0] == [None]
+    after = written(out)
+    assert [row[:5] for row in pictures(after)] == before
+    assert pictures(after)[0][5:] == [None]
     assert near(pictures(after)[1][5], colour("cg3", "e000003", 1))
     assert "the newest from 2026-03-01 14:30" in after
-    assert second.width > first.width
-    assert written(out)[0] == after, "nothing new, nothing changed"
+    assert written(out) == after, "nothing new, nothing changed"
 
 
 def test_a_torn_picture_gives_way_to_an_older_one_or_an_empty_cell(out):
     write_sample(out, "cg3", "e000001", 0, BEGIN + 9000).write_bytes(b"\x89PNG\r\n\x1a\n torn")
     alone = out / "sample" / f"cg3_e000002_00_{clock(BEGIN + 3600 + 120)}_1.png"
     alone.write_bytes(alone.read_bytes()[:60])
-    row = pictures(written(out)[0])[0]
+    row = pictures(written(out))[0]
     assert near(row[3], colour("cg3", "e000001", 0))
     assert row[4] is None
-    _, said = gallery.write_gallery(out, show_progress=False)
+    _, said = gallery.write_gallery(out)
     assert said == ["1 picture(s) cannot be read and are left out; where training is writing them, run this again"]
 
 
@@ -110,25 +115,31 @@ def test_only_torn_pictures_are_one_sentence(tmp_path):
 
 def test_what_an_earlier_run_left_is_marked(out):
     """Stage 1 was begun again and has drawn its first epoch: all that comes after is the old run's."""
-    assert "earlier run" not in written(out)[0].split("<script>")[0]
+    assert "earlier run" not in written(out)
     for number in (0, 1):
         write_sample(out, "cg3-stage1", "e000001", number, BEGIN + 9000)
-    page, _ = written(out)
-    marked = re.findall(r'class="earlier".*?data-where="(.*?), of an earlier run"', page)
+    page = written(out)
+    marked = re.findall(r'class="earlier".*?alt="(.*?), of an earlier run: ', page)
     assert marked == 2 * [f"Stage {s}, epoch {e}" for s, e in (("1: single characters", 2), ("1: single characters", 3), ("2: composites", 1), ("2: composites", 2))]  # fmt: skip
     assert "Pale pictures are left from an earlier run" in page
 
 
 def test_the_page_says_why_there_is_no_curve_and_shows_one_where_there_are_logs(out):
     pytest.importorskip("tensorboard")
-    assert "<svg" not in written(out)[0]
-    assert "No loss curve: " in written(out)[0]
+    assert "<picture" not in written(out)
+    assert "No loss curve: " in written(out)
     write_journal(out, [30])
     write_log(out / "logs", {step: 0.1 for step in range(1, 31)})
-    page, _ = written(out, logs=out / "logs")
-    assert page.count("<svg") == 2
-    assert 'aria-label="Loss at each step: Stage 1"' in page
+    page = written(out, logs=out / "logs")
+    assert page.count("data:image/svg+xml") == 4, "wide and narrow, light and dark"
+    assert 'alt="Loss at each step: Stage 1"' in page
     assert "No loss curve" not in page
+
+
+def test_a_terminal_sees_how_far_it_is(out, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    written(out)
+    assert re.search(r"drawing samples: 100%.* 10/10 \[00:0\d<00:00, .*it/s\]", capsys.readouterr().err)
 
 
 def test_large_samples_make_no_large_page(tmp_path):
@@ -139,55 +150,14 @@ def test_large_samples_make_no_large_page(tmp_path):
         for number in range(12):
             shutil.copy(first, first.with_name(f"cg3-stage1_e{epoch:06}_{number:02}_{clock(BEGIN + 60 * epoch)}.png"))
     start = time.monotonic()
-    page, sheet = written(tmp_path)
+    page = written(tmp_path)
     assert time.monotonic() - start < 60
     assert len(page) < 12_000_000
-    assert sheet.width < 4000
-    assert len(re.findall("data-reduced data-where", page)) == 240
+    assert sizes(page) == {(288, 288)}
 
 
 def test_a_small_sample_stays_as_it_is(out):
-    assert "data-reduced data-where" not in written(out)[0]
-    assert 'width="64" height="64"' in written(out)[0]
-
-
-# --- the sheet ---------------------------------------------------------------------------------------------------
-
-
-def test_the_sheet_holds_the_pictures_and_keeps_twelve_columns_at_most(tmp_path):
-    for epoch in range(1, 21):
-        write_sample(tmp_path, "cg3-stage1", f"e{epoch:06}", 0, BEGIN + 60 * epoch)
-    _, sheet = written(tmp_path)
-    colours = {found for _, found in sheet.getcolors(1 << 20)}
-    shown = [epoch for epoch in range(1, 21) if colour("cg3-stage1", f"e{epoch:06}", 0) in colours]
-    assert (len(shown), shown[0], shown[-1]) == (12, 1, 20)
-    assert max(after - before for before, after in zip(shown, shown[1:], strict=False)) == 2
-
-
-@pytest.mark.parametrize(
-    ("counts", "kept"),
-    [
-        ([3, 2], [0, 1, 2, 3, 4]),
-        ([20, 2], [0, 2, 4, 6, 8, 11, 13, 15, 17, 19, 20, 21]),
-        ([20, 20], [0, 4, 8, 11, 15, 19, 20, 24, 28, 31, 35, 39]),
-        ([0, 1], [0]),
-    ],
-)
-def test_columns_are_kept_evenly_with_the_first_and_last_of_each_stage(counts, kept):
-    assert gallery._kept_columns(counts) == kept
-
-
-def test_a_stage_of_one_column_has_room_for_its_title(tmp_path):
-    for stage in ("cg3-stage1", "cg3"):
-        write_sample(tmp_path, stage, "e000001", 0, BEGIN)
-    titled = gallery._widths(*_of(tmp_path))
-    assert min(titled) > 240
-
-
-def _of(folder):
-    grid, _ = gallery.read_grid(folder)
-    shown = gallery._pictures(grid, show_progress=False)
-    return grid, shown, [0, 1], [0]
+    assert sizes(written(out)) == {(64, 64)}
 
 
 # --- the curve ---------------------------------------------------------------------------------------------------
@@ -199,34 +169,35 @@ def curve(count, level=0.1):
     return Curve(np.arange(1, count + 1), raw, np.full(count, level))
 
 
-def test_stage_2_follows_stage_1_on_one_axis_in_the_pages_colours():
-    text = charts.svg([("Stage 1", curve(1000)), ("Stage 2", curve(500))], (1200, 280))
-    assert re.search(r"<text[^>]*>1,400</text>", text), "steps are counted on"
-    assert re.findall(r"<text[^>]*>(Stage \d)</text>", text) == ["Stage 1", "Stage 2"]
-    for name in ("currentColor", "var(--line)", "var(--left)", "var(--right)"):
-        assert name in text
-    assert not re.search(r"#0[1-4]0[1-4]0[1-4]|#000000|font-family: '|<style|<metadata", text)
-    assert text == charts.svg([("Stage 1", curve(1000)), ("Stage 2", curve(500))], (1200, 280))
+def drawn(*curves, size=(1200, 280), scheme="light"):
+    named = [(f"Stage {number}", curve) for number, curve in enumerate(curves, 1)]
+    return losses.svg(named, size, losses.PALETTES[scheme]).decode()
 
 
-def test_two_charts_in_one_page_share_no_ids():
-    ids = [set(re.findall(r' id="([^"]+)"', charts.svg([("s", curve(9))], size))) for size in ((1200, 280), (420, 280))]
-    assert ids[0]
-    assert not ids[0] & ids[1]
+def test_stage_2_follows_stage_1_on_one_axis():
+    text = drawn(curve(1000), curve(500))
+    assert "<!-- 1,400 -->" in text, "steps are counted on"
+    assert re.findall(r"<!-- (Stage \d) -->", text) == ["Stage 1", "Stage 2"]
+    assert text == drawn(curve(1000), curve(500))
+
+
+def test_it_is_drawn_in_the_pages_colours():
+    page = (TEMPLATES / "page.html.j2").read_text()
+    for scheme, colours in zip(("light", "dark"), page.split("@media (prefers-color-scheme: dark)"), strict=True):
+        text = drawn(curve(9), curve(9), scheme=scheme)
+        for name in ("ink", "line", "left", "right"):
+            assert re.search(rf"--{name}: (#\w+)", colours)[1] in text
 
 
 def test_long_runs_are_thinned_and_losses_that_are_no_numbers_drawn_around():
-    long = curve(200_000)
-    assert len(charts.svg([("s", long)], (1200, 280))) < 150_000
-    broken = Curve(np.array([1, 2, 3]), np.array([np.nan, np.inf, 0.1]), np.array([np.nan] * 3))
-    assert charts.svg([("s", broken)], (1200, 280))
-    assert charts.picture([("s", broken)], (900, 300)).size == (900, 300)
-    assert charts.picture([("s", curve(1))], (900, 300)).size == (900, 300)
+    assert len(drawn(curve(200_000))) < 150_000
+    assert drawn(Curve(np.array([1, 2, 3]), np.array([np.nan, np.inf, 0.1]), np.array([np.nan] * 3)))
+    assert drawn(curve(1))
 
 
 def test_drawing_leaves_matplotlibs_settings_as_they_were():
     import matplotlib
 
     before = dict(matplotlib.rcParams)
-    charts.svg([("s", curve(9))], (1200, 280))
+    drawn(curve(9))
     assert dict(matplotlib.rcParams) == before

@@ -16,7 +16,7 @@ PATCHES = "sd_scripts_patches"
 HOUSE = (
     ("cli", "train"),
     ("launcher", "preview", "gallery", "export", "doctor"),
-    ("checks", "advice", "surroundings", "charts"),
+    ("checks", "advice", "surroundings"),
     ("losses",),
     ("samples",),
     ("trainers.kohya", "trainers.builtin"),
@@ -39,7 +39,7 @@ HOUSE = (
     ("characters",),
     ("triggers",),
     ("pairing", "layout", "captions", "compose", "tokens", "checkout"),
-    ("images", "whole", "stopping", "findings", "pages", "sheets", "progress", "prompts", "environment"),
+    ("images", "whole", "stopping", "findings", "pages", "sheets", "prompts", "environment"),
     ("errors",),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}

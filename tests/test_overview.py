@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 
 from lycoris_composite.captions import Budget
 from lycoris_composite.costs import schedule_of
 from lycoris_composite.layout import Canvas
-from lycoris_composite.overview import cast, kept_share, samples, warnings
+from lycoris_composite.overview import kept_share, samples, warnings
 from lycoris_composite.plan import CompositeOptions
 from tests.helpers import character
 from tests.helpers import plan as plan_of
@@ -29,16 +27,6 @@ def test_samples_are_the_plans_own_captions_batch_by_batch():
         plan.composite(1, index) for batch in range(plan.batches) for index in plan.batch(1, batch)
     ]
     assert all(sample.caption == plan.caption(sample.composite, sample.epoch) for sample in found)
-
-
-def test_the_cast_counts_who_stands_where():
-    plan = plan_of([character("rin", WIDE * 5), character("uzuki", repeats=3), character("mio")])
-    counted = Counter((panel.character.trigger, side) for s in seen(plan, 1) for side, panel in enumerate(s.composite.panels))
-    for one in cast(plan, 1):
-        name = one.character.trigger
-        assert (one.left, one.right) == (counted[name, 0], counted[name, 1])
-        assert name not in dict(one.tags)
-        assert max(count for _, count in one.tags) <= len(one.character.images)
 
 
 def test_nothing_is_said_where_all_is_well():

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lycoris_composite import cli, sheets
+from lycoris_composite import cli
 from lycoris_composite.config import Settings
 from lycoris_composite.errors import UserError
-from lycoris_composite.preview import _who_is_who, chosen, look_at, page_of, sheet_of
+from lycoris_composite.preview import _who_is_who, chosen, make_preview, page_of, sheet_of
 from tests import tiny
 from tests.helpers import kohya_settings, python
 
@@ -28,18 +28,18 @@ def settings(tmp_path: Path, clip_tokenizers: Path) -> Settings:
 
 
 def test_every_ordered_pair_is_shown_before_any_comes_twice(settings):
-    [look] = look_at(settings, 1, 6).looks
-    pairs = Counter(tuple(panel.character.trigger for panel in sample.composite.panels) for sample, _ in look.shown)
+    [dataset] = make_preview(settings, 1, 6).datasets
+    pairs = Counter(tuple(panel.character.trigger for panel in sample.composite.panels) for sample, _ in dataset.samples)
     assert len(pairs) == 6
-    everything = [sample for sample, _ in look_at(settings, 1, 100).looks[0].shown]
-    assert len(everything) == look.plan.composites
-    assert [sample.composite.index for sample in chosen(everything, 6)] == [s.composite.index for s, _ in look.shown]
+    everything = [sample for sample, _ in make_preview(settings, 1, 100).datasets[0].samples]
+    assert len(everything) == dataset.plan.composites
+    assert [sample.composite.index for sample in chosen(everything, 6)] == [s.composite.index for s, _ in dataset.samples]
 
 
 def test_page_and_sheet_show_what_a_user_looks_for(settings):
-    shown = look_at(settings, 1, 6)
+    shown = make_preview(settings, 1, 6)
     page = page_of(shown)
-    for sample, _ in shown.looks[0].shown:
+    for sample, _ in shown.datasets[0].samples:
         text = re.sub(r"<[^>]+>", "", page)
         assert sample.caption in text
         assert f"{sample.tokens} of 75 tokens" in text
@@ -51,26 +51,40 @@ def test_page_and_sheet_show_what_a_user_looks_for(settings):
     assert len(sheet.resize((40, 40)).getcolors(1600)) > 20
 
 
+def test_the_page_counts_who_stands_where(settings, tmp_path):
+    (tmp_path / "data/1_rin").rename(tmp_path / "data/3_rin")
+    preview = make_preview(settings, 1, 100)
+    [dataset] = preview.datasets
+    pairs = Counter(tuple(panel.character.trigger for panel in sample.composite.panels) for sample, _ in dataset.samples)
+    text = re.sub(r"<[^>]+>|\s+", " ", page_of(preview))
+    for name, repeats in (("mio", 1), ("rin", 3), ("uzuki", 1)):
+        left, right = (sum(count for pair, count in pairs.items() if pair[side] == name) for side in (0, 1))
+        counts = " +".join(map(str, (3, repeats, left, right, left + right)))
+        assert re.search(rf" {name} +{repeats}_{name} .*?, in every caption +{counts} ", text)
+        row = [pairs[name, other] if other != name else "–" for other in ("mio", "rin", "uzuki")]
+        assert re.search(rf" {name} +{' +'.join(map(str, row))} ", text)
+
+
 def test_who_was_taken_for_whom_is_shown(settings, tmp_path, monkeypatch):
     for path in (tmp_path / "data").rglob("*.txt"):
         name, *tags = path.read_text().split(", ")
         path.write_text(", ".join([*tags, name]))
-    shown = look_at(settings, 1, 3)
+    shown = make_preview(settings, 1, 3)
     text = re.sub(r"<[^>]+>|\s+", " ", page_of(shown))
     for name in ("mio", "rin", "uzuki"):
         assert re.search(rf"{name} +1_{name} +the folder&#39;s name, in every caption +3 ", text)
-    lines = ["".join(text for _, text in line) for line in _who_is_who(shown, sheets.font(14))]
+    lines = ["".join(text for _, text in line) for line in _who_is_who(shown)]
     assert lines == [f"{name} 1_{name}: the folder's name, in every caption" for name in ("mio", "rin", "uzuki")]
     height = sheet_of(shown).height
     monkeypatch.setattr("lycoris_composite.preview._who_is_who", lambda *_: [])
-    assert sheet_of(shown).height == height - 3 * sheets.line_height(sheets.font(14))
+    assert sheet_of(shown).height == height - 3 * round(14 * 1.4)
 
 
 def test_a_word_that_stage_1_never_shows_is_a_warning(settings, tmp_path):
     for path in (tmp_path / "data/1_rin").glob("*.txt"):
         path.write_text("1girl, hat")
     untidy = replace(settings, kohya={**settings.kohya, "keep_tokens": 0})
-    assert look_at(untidy, 1, 3).warnings == [
+    assert make_preview(untidy, 1, 3).warnings == [
         f'"rin" stands in no caption of {tmp_path}/data/1_rin: stage 1 does not teach it, composites alone do; write it into the captions.'
     ]
 
@@ -81,22 +95,22 @@ def test_what_is_wrong_stands_on_top(settings, tmp_path):
         path.unlink()
     caption = tmp_path / "data/1_uzuki/01.txt"
     caption.write_text(f"{caption.read_text()}, " + ", ".join(f"tag number {n}" for n in range(60)))
-    lines = look_at(settings, 1, 3).warnings
+    lines = make_preview(settings, 1, 3).warnings
     assert "02.png: cannot be read as an image" in lines[0]
     assert any("captions are over the limit of 75 tokens and lose tags" in line for line in lines)
-    page = page_of(look_at(settings, 1, 3))
+    page = page_of(make_preview(settings, 1, 3))
     assert page.index("cannot be read") < page.index("<figure>")
 
 
 def test_tags_over_the_limit_are_struck_out(settings, tmp_path):
     for path in (tmp_path / "data/1_uzuki").glob("*.txt"):
         path.write_text("uzuki, " + ", ".join(f"tag number {n}" for n in range(60)))
-    shown = look_at(settings, 1, 6)
+    shown = make_preview(settings, 1, 6)
     page = page_of(shown)
-    for sample, _ in shown.looks[0].shown:
+    for sample, _ in shown.datasets[0].samples:
         for side, tags in zip(("left", "right"), sample.parts.cut, strict=True):
             assert f'<s class="{side}">{", ".join(tags)}</s>' in page or not any(sample.parts.cut)
-    assert any(sample.parts.cut[0] for sample, _ in shown.looks[0].shown)
+    assert any(sample.parts.cut[0] for sample, _ in shown.datasets[0].samples)
 
 
 @pytest.mark.parametrize(
@@ -114,19 +128,19 @@ def test_a_value_of_a_wrong_type_is_one_sentence(settings, value, keys):
     for key in keys:
         for own in (replace(settings, kohya={**settings.kohya, key: value}), replace(settings, stage2={key: value})):
             with pytest.raises(UserError, match=rf"cg3.toml {key}: .* is no"):
-                look_at(own, 1, 1)
+                make_preview(own, 1, 1)
 
 
 def test_stage_2_may_have_data_of_its_own(settings, tmp_path):
     tiny.draw_characters(tmp_path / "chosen", images=2)
     own = replace(settings, stage2={"train_data_dir": str(tmp_path / "chosen")})
-    first, second = look_at(own, 1, 3).costs
+    first, second = make_preview(own, 1, 3).costs
     assert (first.samples, first.encoded) == (9, 9)
     assert second.samples == 6
 
 
 def test_tokens_of_other_models_are_said_not_to_be_counted(settings):
-    shown = look_at(replace(settings, trainer="lumina_train_network"), 1, 3)
+    shown = make_preview(replace(settings, trainer="lumina_train_network"), 1, 3)
     assert shown.limit is None
     assert "as training with this model's own tokenizer will" in shown.warnings[0]
 
@@ -134,7 +148,7 @@ def test_tokens_of_other_models_are_said_not_to_be_counted(settings):
 def test_without_a_tokenizer_it_says_that_nothing_is_counted(settings, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
     kohya = {key: value for key, value in settings.kohya.items() if key != "tokenizer_cache_dir"}
-    shown = look_at(Settings(settings.path, kohya, settings.composite), 1, 3)
+    shown = make_preview(Settings(settings.path, kohya, settings.composite), 1, 3)
     assert shown.limit is None
     assert shown.warnings[0].startswith("tokens are not counted, and captions not cut: the tokenizer openai/clip-vit")
     assert "of None tokens" not in page_of(shown)
@@ -143,16 +157,16 @@ def test_without_a_tokenizer_it_says_that_nothing_is_counted(settings, monkeypat
 def test_text_from_captions_is_no_markup(settings, tmp_path):
     for path in (tmp_path / "data/1_rin").glob("*.txt"):
         path.write_text("rin, <img src=x onerror=alert(1)>, \"quoted\" & 'so'")
-    page = page_of(look_at(settings, 1, 6))
+    page = page_of(make_preview(settings, 1, 6))
     assert "<img src=x" not in page
     assert "&lt;img src=x onerror=alert(1)&gt;" in page
-    sheet_of(look_at(settings, 1, 6))
+    sheet_of(make_preview(settings, 1, 6))
 
 
 def test_names_in_any_script_are_drawn(settings, tmp_path):
     for path in (tmp_path / "data/1_rin").glob("*.txt"):
         path.write_text("凛, " + "まるで長い一つの単語" * 20)
-    shown = look_at(settings, 1, 3)
+    shown = make_preview(settings, 1, 3)
     assert re.search("凛/|/凛", re.sub(r"<[^>]+>", "", page_of(shown)))
     assert sheet_of(shown).height < 3000
 

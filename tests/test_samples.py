@@ -10,19 +10,21 @@ from tests.galleries import BEGIN, write_sample, write_stage
 
 
 def labels(grid):
-    return [(stage.title, [next(iter(column.values()))[0].label for column in stage.columns]) for stage in grid.stages]
+    return [(stage.title, [column[0].label for column in stage.columns]) for stage in grid.stages]
 
 
 def names(grid):
     """The newest file of every cell."""
-    return [[cell[0].path.name if cell else None for cell in row] for row in grid.cells]
+    columns = sum(len(stage.columns) for stage in grid.stages)
+    cells = [[grid.cells.get((row, column)) for column in range(columns)] for row in range(len(grid.rows))]
+    return [[cell[0].path.name if cell else None for cell in row] for row in cells]
 
 
 def test_prompts_down_and_epochs_across_stage_2_after_stage_1(tmp_path):
     write_stage(tmp_path, "cg3-stage1", ["e000000", "e000002", "e000010"])
     write_stage(tmp_path, "cg3", ["e000001"], begin=BEGIN + 3600)
     grid, said = read_grid(tmp_path)
-    assert (grid.name, said) == ("cg3", [])
+    assert (grid.output_name, said) == ("cg3", [])
     assert [prompt.text for prompt in grid.rows] == ["one", "two"]
     assert labels(grid) == [
         ("Stage 1: single characters", ["start", "epoch 2", "epoch 10"]),
@@ -48,8 +50,8 @@ def test_a_picture_drawn_twice_shows_the_newest_first(tmp_path):
     write_stage(tmp_path, "cg3-stage1", ["e000001"])
     again = write_sample(tmp_path, "cg3-stage1", "e000001", 0, BEGIN + 7200)
     grid, _ = read_grid(tmp_path)
-    assert [sample.path for sample in grid.cells[0][0]][0] == again
-    assert [len(row[0]) for row in grid.cells] == [2, 1]
+    assert grid.cells[0, 0][0].path == again
+    assert [len(cell) for cell in grid.cells.values()] == [2, 1]
 
 
 def test_foreign_and_unfinished_files_are_passed_over(tmp_path):
@@ -63,7 +65,7 @@ def test_foreign_and_unfinished_files_are_passed_over(tmp_path):
 @pytest.mark.parametrize("seed", ["", "_1", "_-1", "_4294967296"])
 def test_the_seed_in_the_name_may_be_missing(tmp_path, seed):
     write_sample(tmp_path, "a_b_e000001_c", "e000001", 0, BEGIN, seed=seed)
-    assert read_grid(tmp_path)[0].name == "a_b_e000001_c"
+    assert read_grid(tmp_path)[0].output_name == "a_b_e000001_c"
 
 
 def test_upstreams_own_run_is_no_stage_2(tmp_path):
@@ -83,13 +85,13 @@ def two_runs(tmp_path):
 
 def test_of_several_runs_the_newest_is_shown_and_said_so(two_runs):
     grid, said = read_grid(two_runs)
-    assert (grid.name, said) == ("newer", ["showing newer, whose samples are the newest (--name for older)"])
+    assert (grid.output_name, said) == ("newer", ["showing newer, whose samples are the newest (--name for older)"])
 
 
 @pytest.mark.parametrize("name", ["older", "older-stage1"])
 def test_a_run_is_chosen_by_name(two_runs, name):
     grid, said = read_grid(two_runs, name)
-    assert (grid.name, said) == ("older", [])
+    assert (grid.output_name, said) == ("older", [])
 
 
 @pytest.mark.parametrize(("name", "end"), [("oldr", '; did you mean "older"?'), ("x", "; there are samples of newer, older.")])
@@ -139,7 +141,7 @@ def test_stages_with_prompts_of_their_own_share_the_rows_that_are_equal(tmp_path
     (tmp_path / "cg3-stage1.toml").write_text(config.replace("cg3-prompts.json", "first.json"))
     grid, _ = read_grid(tmp_path)
     assert [prompt.text for prompt in grid.rows] == ["rin", "mio", "mio", "rin/mio/COMPOSITE"]
-    assert [[bool(cell) for cell in row] for row in grid.cells] == [[True, False], [True, True], [True, False], [False, True]]
+    assert [[bool(cell) for cell in row] for row in names(grid)] == [[True, False], [True, True], [True, False], [False, True]]
 
 
 def test_prompts_that_were_added_later_have_numbers(tmp_path):

@@ -1,4 +1,4 @@
-"""What every page of ours has to pass, and ways to touch one."""
+"""What every page of ours has to pass."""
 
 from __future__ import annotations
 
@@ -54,14 +54,3 @@ def brightness(page: Page, what: str) -> float:
     """Of the body's `color` or `backgroundColor`, 0 to 255."""
     numbers = page.evaluate(f"getComputedStyle(document.body).{what}.match(/\\d+/g).slice(0, 3).map(Number)")
     return sum(numbers) / 3
-
-
-def swipe(page: Page, start: tuple[float, float], by: tuple[float, float]) -> None:
-    """One finger, from a place in the window by so many pixels."""
-    session = page.context.new_cdp_session(page)
-    places = [(start[0] + by[0] * part / 4, start[1] + by[1] * part / 4) for part in range(5)]
-    session.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": places[0][0], "y": places[0][1]}]})
-    for x, y in places[1:]:
-        session.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [{"x": x, "y": y}]})
-    session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-    session.detach()

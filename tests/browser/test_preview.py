@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lycoris_composite.preview import preview
+from lycoris_composite.preview import write_preview
 from tests import tiny
 from tests.browser.checks import WIDTHS, check_page, open_page
 from tests.helpers import kohya_settings
@@ -28,7 +28,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder, {"aspect": "equal"}, train_data_dir=str(folder / "data"), resolution="128,128", caption_extension=".txt",
         keep_tokens=1, tokenizer_cache_dir=str(folder / "tokenizer"),
     )  # fmt: skip
-    (page, _), _ = preview(settings.path, [], 1, 6, folder)
+    (page, _), _ = write_preview(settings.path, [], 1, 6, folder)
     return page
 
 

@@ -27,7 +27,7 @@ from lycoris_composite import captions, checkout, layout
 from lycoris_composite.characters import read_subset
 from lycoris_composite.errors import UserError
 from lycoris_composite.pairing import epoch_order
-from lycoris_composite.preview import Preview, look_at
+from lycoris_composite.preview import Preview, make_preview
 from lycoris_composite.subsets import TRAINERS, datasets_of
 from tests.helpers import kohya_settings
 from tests.world import World
@@ -520,8 +520,8 @@ def test_tags_are_joined_as_upstream_joins_them(
 
     monkeypatch.setenv("SD_SCRIPTS_DIR", str(sd_scripts))
     kohya = {**world.config, "train_data_dir": str(tmp_path / "data"), "resolution": "192,192", **options}
-    [look] = look_at(kohya_settings(tmp_path, {}, **kohya), 1, 1000).looks
-    assert {sample.caption.partition("COMPOSITE, ")[2] for sample, _ in look.shown} == set(composites)
+    [seen] = make_preview(kohya_settings(tmp_path, {}, **kohya), 1, 1000).datasets
+    assert {sample.caption.partition("COMPOSITE, ")[2] for sample, _ in seen.samples} == set(composites)
 
 
 @KINDS
@@ -639,21 +639,20 @@ def test_a_preview_shows_what_the_dataset_yields(
     settings = kohya_settings(tmp_path, {**options, "stage2": {"resolution": 192}}, **{**own, "cache_latents": False})
 
     for epoch in (1, 2):
-        shown = look_at(settings, epoch, dataset.plan.composites)
-        [look] = shown.looks
+        shown = make_preview(settings, epoch, dataset.plan.composites)
+        [seen] = shown.datasets
         [trained] = trained_in(group, epoch, shown)
         assert shown.costs[1].schedule.batches == len(dataset)
-        samples = [sample for sample, _ in look.shown]
+        samples = [sample for sample, _ in seen.samples]
         captions = [text for example in trained for text in example["captions"]]
         assert [sample.caption for sample in samples] == captions
         assert any(any(sample.parts.cut) for sample in samples)
         tokenize = dataset.tokenize_strategy.tokenizer.tokenize
         assert [sample.tokens for sample in samples] == [len(tokenize(text)) for text in captions]
         pairs = Counter(tuple(text.split("/")[:2]) for text in captions)
-        names = [one.character.trigger for one in look.cast]
-        assert look.pairs.tolist() == [[pairs[left, right] for right in names] for left in names]
-        assert [one.left for one in look.cast] == [sum(pairs[name, other] for other in names) for name in names]
-        pictures = [picture for _, picture in look.shown]
+        names = [character.trigger for character in seen.plan.characters]
+        assert seen.pairs.tolist() == [[pairs[left, right] for right in names] for left in names]
+        pictures = [picture for _, picture in seen.samples]
         found = [array for example in trained for array in example["images"]]
         for picture, array in zip(pictures, found, strict=True):
             seen = np.asarray(picture).transpose(2, 0, 1) / 127.5 - 1
@@ -683,11 +682,11 @@ def test_a_preview_of_two_datasets(make_dataset: Callable, world: World, tmp_pat
     (tmp_path / "data.toml").write_text(toml.dumps({"datasets": [{**table, **buckets} for table in tables]}))
     own = {**world.config, "train_data_dir": None, "dataset_config": str(tmp_path / "data.toml")}
 
-    shown = look_at(kohya_settings(tmp_path, {}, **own), 2, 1000)
+    shown = make_preview(kohya_settings(tmp_path, {}, **own), 2, 1000)
 
-    for look, trained in zip(shown.looks, trained_in(group, 2, shown), strict=True):
+    for seen, trained in zip(shown.datasets, trained_in(group, 2, shown), strict=True):
         captions = [text for example in trained for text in example["captions"]]
-        assert [sample.caption for sample, _ in look.shown] == captions
+        assert [sample.caption for sample, _ in seen.samples] == captions
 
 
 def test_a_preview_of_pictures_that_are_cached(make_dataset: Callable, vae: Any, world: World, tmp_path: Path) -> None:
@@ -698,9 +697,9 @@ def test_a_preview_of_pictures_that_are_cached(make_dataset: Callable, vae: Any,
     own |= {"cache_latents": None, "cache_latents_to_disk": True}
     settings = kohya_settings(tmp_path, {"join": "pixel", "stage2": {"resolution": 192}}, **own)
     for epoch in (2, 3):
-        shown = look_at(settings, epoch, 1000)
+        shown = make_preview(settings, epoch, 1000)
         [trained] = trained_in(group, epoch, shown)
-        assert [sample.caption for sample, _ in shown.looks[0].shown] == [c for one in trained for c in one["captions"]]
+        assert [sample.caption for sample, _ in shown.datasets[0].samples] == [c for one in trained for c in one["captions"]]
 
 
 def test_tagger_captions_and_a_trigger_by_hand_are_trained_as_they_are_shown(
@@ -727,10 +726,10 @@ def test_tagger_captions_and_a_trigger_by_hand_are_trained_as_they_are_shown(
     settings = kohya_settings(tmp_path, {}, **kohya)
     names = set()
     for epoch in (1, 2, 3):
-        shown = look_at(settings, epoch, 1000)
+        shown = make_preview(settings, epoch, 1000)
         [trained] = trained_in(group, epoch, shown)
         captions_seen = [text for example in trained for text in example["captions"]]
-        assert [sample.caption for sample, _ in shown.looks[0].shown] == captions_seen
+        assert [sample.caption for sample, _ in shown.datasets[0].samples] == captions_seen
         for name, *tags in (text.split(", ") for text in captions_seen):
             names |= set(name.split("/")) - {"COMPOSITE"}
             assert set(tags) <= {"1girl", "hat", "red hair", "solo"}

@@ -6,7 +6,6 @@ import signal
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from lycoris_composite.losses import read_curves
 from lycoris_composite.prompts import Prompt, read_prompts
@@ -42,18 +41,14 @@ def test_an_interrupted_run_becomes_a_page(world: World, tmp_path: Path) -> None
     made = world.command(tmp_path, "-m", "lycoris_composite.cli", "gallery", "out")
 
     assert made.code == 0
-    assert "out/cg3-gallery.html\nout/cg3-gallery.png\n" in made.output
+    assert "out/cg3-gallery.html\n" in made.output
     grid, _ = read_grid(tmp_path / "out")
     assert [prompt.text for prompt in grid.rows] == ["rin", "uzuki, rin, a - b"]
-    assert [[next(iter(column.values()))[0].label for column in stage.columns] for stage in grid.stages] == [
-        ["start", "epoch 1", "epoch 2"]
-    ] * 2
+    assert [[column[0].label for column in stage.columns] for stage in grid.stages] == [["start", "epoch 1", "epoch 2"]] * 2
     page = (tmp_path / "out/cg3-gallery.html").read_text()
     assert page.count("data:image/jpeg") == 12
-    assert page.count("<svg") == 2
+    assert page.count("data:image/svg+xml") == 4
     assert "earlier run" not in page  # nothing was drawn again, and nothing by weights of a later step
-    with Image.open(tmp_path / "out/cg3-gallery.png") as sheet:
-        assert sheet.width > 900
     curves, why_not = read_curves(grid, tmp_path / "out", None)
     assert why_not == ""
     assert len(list((tmp_path / "logs").iterdir())) == 1
