@@ -1,4 +1,4 @@
-"""Packages that are missing, broken or talkative; what LyCORIS makes of a model's shapes."""
+"""Packages that are missing, broken or talkative."""
 
 from __future__ import annotations
 
@@ -102,23 +102,6 @@ def test_the_scales_of_a_saved_loha(tmp_path: Path):
     names |= {"lora_unet_b.hada_w1_b": torch.zeros(4, 4), "lora_unet_b.alpha": torch.tensor(4.0)}
     save_file(names, tmp_path / "loha.safetensors")
     assert machine.loha_scales(tmp_path / "loha.safetensors") == {0.125, 1.0}
-
-
-def test_a_checkpoints_shapes_are_read_without_its_values(tmp_path: Path):
-    torch.save({"state_dict": {"a": torch.zeros(3, 5)}, "epoch": 4}, tmp_path / "m.ckpt")
-    assert machine.pickled_shapes(tmp_path / "m.ckpt") == {"a": (3, 5)}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "parameters"),
-    [
-        (["algo=loha", "conv_dim=0"], 2 * 4 * (8 + 16) + 1),
-        (["algo=lora", "conv_dim=2"], 4 * (8 + 16) + 1 + 2 * (6 + 4 * 9) + 1),
-    ],
-)
-def test_lycoris_says_how_large_its_network_is(arguments, parameters):
-    shapes = {"a.weight": (8, 16), "conv.weight": (6, 4, 3, 3)}
-    assert machine.network_of(shapes, {}, {"network_dim": 4, "network_args": arguments}).parameters == parameters
 
 
 def test_a_clip_whose_layers_have_other_names_is_refused(monkeypatch):

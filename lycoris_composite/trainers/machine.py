@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from lycoris_composite.errors import UserError, nearest, one_line
-from lycoris_composite.needs import Network, Shapes
 
 # Upstream's `get_optimizer`: those that it knows itself, in any spelling of capitals. Others it takes from torch.optim,
 # or by a name with dots from any package.
@@ -199,52 +198,3 @@ def loha_scales(path: Path) -> set[float]:
             alpha = float(file.get_tensor(f"{name}.alpha")) if f"{name}.alpha" in names else dim
             found.add(round(alpha / dim, 6))
     return found
-
-
-def pickled_shapes(path: Path) -> Shapes:
-    """Shapes of a checkpoint's tensors, by name. Only its index is read, as weights only."""
-    import torch
-
-    content = torch.load(path, map_location="meta", mmap=True, weights_only=True)
-    weights = content.get("state_dict", content)
-    return {name: tuple(value.shape) for name, value in weights.items() if isinstance(value, torch.Tensor)}
-
-
-def network_of(unet: Shapes, text: Shapes, settings: Mapping[str, Any]) -> Network:
-    """What LyCORIS makes for a model whose weights have these shapes, by name. It is asked itself, on a skeleton of the
-    model that holds no values. Layers outside the U-Net's and text encoder's blocks are left out."""
-    from lycoris.kohya import create_network
-
-    arguments = dict(str(one).split("=", 1) for one in settings.get("network_args") or [])
-    own_unet = not settings.get("network_train_text_encoder_only")
-    own_text = not settings.get("network_train_unet_only")
-    with kept_quiet():
-        parts = (
-            _skeleton(text if own_text else {}, "CLIPMLP"),
-            _skeleton(unet if own_unet else {}, "Transformer2DModel"),
-        )
-        alpha = settings.get("network_alpha") or 1
-        network = create_network(1.0, settings.get("network_dim"), alpha, None, *parts, **arguments)
-    modules = [*network.unet_loras, *network.text_encoder_loras]
-    tensors = [tensor for module in modules for tensor in module.state_dict().values()]
-    adapted = sum(module.org_module[0].weight.numel() for module in modules)
-    return Network(sum(tensor.numel() for tensor in tensors), len(tensors), adapted)
-
-
-def _skeleton(shapes: Shapes, block: str) -> Any:
-    """A module with one block of the class that LyCORIS looks for, and in it a layer for each weight."""
-    import torch
-
-    inside = type(block, (torch.nn.Module,), {})()
-    with torch.device("meta"):
-        for name, shape in shapes.items():
-            if len(shape) == 2:
-                layer: torch.nn.Module = torch.nn.Linear(shape[1], shape[0], bias=False)
-            elif len(shape) == 4:
-                layer = torch.nn.Conv2d(shape[1], shape[0], shape[2:], bias=False)
-            else:
-                continue
-            inside.add_module(name.replace(".", "_"), layer)
-    root = torch.nn.Module()
-    root.add_module("block", inside)
-    return root
