@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import permutations
-from pathlib import Path
 from typing import Any
 
 from lycoris_composite.captions import all_tags, render
@@ -159,20 +158,3 @@ def _about_seed(settings: Settings) -> Iterator[Finding]:
             "not set",
             "it is made from the settings, so that any change of one draws other composites; set a seed to compare runs.",
         )
-
-
-def merge_advice(stages: Sequence[Stage], factor: float | None, scales: Mapping[Path, set[float]]) -> list[Finding]:
-    """What to know of `base_weights`. `factor` is what the installed LyCORIS makes of a LoHa of alpha / dim = 1/2 that it
-    merges, `scales` hold each file's alpha / dim."""
-    weakened = {path: min(found) for path, found in scales.items() if found and min(found) < 1}
-    if factor is None or factor > 0.9 or not any(stage.settings.get("base_weights") for stage in stages):
-        return []
-    return [
-        _hint(
-            "base_weights",
-            str(path),
-            f"the installed LyCORIS counts a LoHa's alpha / dim twice where it merges, so this one goes in at {scale:.3g} of "
-            "its strength; merge it into the base model with a tool that counts it once, and leave base_weights out.",
-        )
-        for path, scale in weakened.items()
-    ]

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from lycoris_composite import checkout, environment
-from lycoris_composite.advice import advice, merge_advice
+from lycoris_composite.advice import advice
 from lycoris_composite.agenda import going_on
 from lycoris_composite.checks import BUILTIN, Checked, Made, Request, check_run, trainer_of
 from lycoris_composite.config import DEFAULT_TRAINER
@@ -24,8 +24,6 @@ from lycoris_composite.trainers.machine import (
     has_gpu,
     installed,
     kept_quiet,
-    loha_merge_factor,
-    loha_scales,
 )
 from lycoris_composite.whole import existing_folder
 
@@ -79,7 +77,7 @@ def examine(
         _trainer_rows(checked, sd_scripts_folder),
         [*_config_rows(checked, judge.sentences, cpu), *going],
         _disk_rows(checked),
-        judge.attempt(lambda: _advice_rows(checked)) or [],
+        judge.attempt(lambda: advice(checked.settings, checked.stages, checked.plans) if checked.stages else []) or [],
     ]
 
 
@@ -141,19 +139,3 @@ def _going_on(checked: Checked, judge: AllRefusals) -> list[Finding]:
         return []
     lines = judge.attempt(lambda: going_on(Journal(checked.journal_file), checked.stages, checked.subsets), is_long=True)
     return [Finding("an earlier run", "", line) for line in lines or []]
-
-
-def _advice_rows(checked: Checked) -> list[Finding]:
-    if not checked.stages:
-        return []
-    given = [Path(name) for stage in checked.stages for key, name in stage.weight_files if key == "base_weights"]
-    scales = {}
-    for path in dict.fromkeys(given):
-        if path.suffix == ".safetensors" and path.is_file():
-            try:
-                scales[path] = loha_scales(path)
-            except Exception:  # no whole file, which is a refusal
-                continue
-    with kept_quiet():
-        factor = loha_merge_factor() if scales else None
-    return [*advice(checked.settings, checked.stages, checked.plans), *merge_advice(checked.stages, factor, scales)]

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from lycoris_composite.errors import UserError, nearest, one_line
@@ -164,37 +163,3 @@ def _schedule_errors(settings: Mapping[str, Any], where: str) -> Iterator[UserEr
     names = (*(kind.value for kind in SchedulerType), "piecewise_constant", "adafactor")
     if not settings.get("lr_scheduler_type") and schedule.partition(":")[0] not in names:
         yield UserError(f"{where} lr_scheduler: unknown schedule {schedule}{nearest(schedule, names) or '; choose another.'}")
-
-
-def loha_merge_factor() -> float | None:
-    """By how much the installed LyCORIS multiplies a LoHa of alpha / dim = 1/2 that it merges, beyond what training saw
-    of it: 1 where it is right, 1/2 where the scale counts twice. None where it cannot be told."""
-    try:
-        import torch
-        from lycoris.modules.loha import LohaModule
-
-        with torch.no_grad():
-            layer = torch.nn.Linear(1, 1, bias=False)
-            layer.weight.zero_()
-            module = LohaModule("probe", layer, 1.0, lora_dim=2, alpha=1)
-            for parameter in module.parameters():
-                parameter.fill_(1)
-            seen = float(module.get_weight(layer.weight.shape))
-            module.merge_to(1.0)
-            return float(layer.weight) / seen
-    except Exception:  # another version's LoHa, with other names
-        return None
-
-
-def loha_scales(path: Path) -> set[float]:
-    """Every alpha / dim of the LoHa modules in a .safetensors file; empty where it holds none."""
-    from safetensors import safe_open
-
-    found = set()
-    with safe_open(path, "pt") as file:
-        names = set(file.keys())
-        for name in (one.removesuffix(".hada_w1_b") for one in names if one.endswith(".hada_w1_b")):
-            dim = file.get_slice(f"{name}.hada_w1_b").get_shape()[0]
-            alpha = float(file.get_tensor(f"{name}.alpha")) if f"{name}.alpha" in names else dim
-            found.add(round(alpha / dim, 6))
-    return found
