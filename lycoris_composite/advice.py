@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import permutations
 from typing import Any
 
-from lycoris_composite.captions import all_tags, render
-from lycoris_composite.characters import Character
 from lycoris_composite.config import Settings
 from lycoris_composite.findings import WARNING, Finding
 from lycoris_composite.overview import unbalanced, untaught
 from lycoris_composite.plan import Plan
 from lycoris_composite.stages import Stage
 
-_CHUNK = 75  # tokens that CLIP reads where max_token_length does not say otherwise
-# At least one token each, as CLIP splits a text before it looks anything up.
-_PIECE = re.compile(r"[^\W\d_]+|\d|[^\s\w]+|_+")
 _SMALL_PICTURE = 256 * 256  # pixels; up to there attention's matrices are smaller than all else
 _ATTENTIONS = ("sdpa", "xformers", "mem_eff_attn")
 
@@ -31,7 +24,6 @@ def advice(settings: Settings, stages: Sequence[Stage], plans: Sequence[Plan]) -
         *_about_states(kohya),
         *_about_latents(stages),
         *_about_attention(settings.trainer, kohya, plans),
-        *_about_length(stages[-1], plans),
         *_about_validation(kohya),
         *_about_balance(plans),
         *_about_seed(settings),
@@ -95,40 +87,6 @@ def _about_attention(trainer: str, kohya: Mapping[str, Any], plans: Sequence[Pla
             "off, as xformers and mem_eff_attn",
             "attention is held as a whole matrix, which grows with the square of a picture's area; set sdpa = true.",
         )
-
-
-def _about_length(stage: Stage, plans: Sequence[Plan]) -> Iterator[Finding]:
-    if not stage.reads_clip:
-        return
-    kohya = stage.settings
-    limit = kohya.get("max_token_length") or _CHUNK
-    longest = max((_longest(plan) for plan in plans), default=0)
-    if longest > limit:
-        yield _hint(
-            "max_token_length",
-            f"{limit}{'' if kohya.get('max_token_length') else ' (not set)'}",
-            f"two characters' captions come to {longest} tokens or more, so both sides lose tags"
-            f"{'; set it to 150 or 225.' if limit < 225 else '; shorten the captions.'}",
-        )
-
-
-def _longest(plan: Plan) -> int:
-    """A lower bound for the tokens of the longest composite caption: nothing is tokenized. Captions in which chance
-    chooses (`enable_wildcard`) are taken for none."""
-    longest = {one.trigger: max((_tags(one, caption) for caption in one.captions), key=_pieces) for one in plan.characters}
-    return max(
-        len(_PIECE.findall(render(plan.options.caption, pair, [longest[trigger] for trigger in pair])))
-        for pair in permutations(sorted(longest), 2)
-    )
-
-
-def _pieces(tags: Sequence[str]) -> int:
-    return len(_PIECE.findall(", ".join(tags)))
-
-
-def _tags(character: Character, caption: str) -> list[str]:
-    rules = character.subset.rules
-    return [] if rules.enable_wildcard else all_tags(caption, rules, None, character.spellings)
 
 
 def _about_validation(kohya: Mapping[str, Any]) -> Iterator[Finding]:

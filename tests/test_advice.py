@@ -57,13 +57,6 @@ def test_a_character_with_far_fewer_images(tmp_path):
     assert found["characters"].found == "mio: 3 images, rin: 10"
 
 
-def test_captions_that_are_cut(tmp_path):
-    tags = ", ".join(f"tag{'x' * number}" for number in range(30))
-    long = character("rin", tags=tags), character("mio", tags=tags)
-    assert "max_token_length" in given(tmp_path, *long)
-    assert "max_token_length" not in given(tmp_path, *long, max_token_length=225)
-
-
 def test_a_trigger_word_that_no_caption_has(tmp_path):
     from dataclasses import replace
 
