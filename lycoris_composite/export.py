@@ -25,7 +25,7 @@ def export(path: Path, overrides: Sequence[str], epochs: int, folder: Path) -> t
     target = folder / _FOLDER
     if target.exists():
         raise UserError(f"{target}: is there already; remove it, or give another --out.")
-    remove_leftovers(folder)
+    remove_leftovers(folder, _FOLDER)
     found = read(settings)
     several = len(found.plans) > 1
     named = [

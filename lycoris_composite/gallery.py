@@ -17,7 +17,7 @@ from lycoris_composite.losses import Curve, read_curves
 from lycoris_composite.progress import in_parallel
 from lycoris_composite.prompts import Prompt
 from lycoris_composite.samples import Grid, Sample, read_grid
-from lycoris_composite.whole import remove_leftovers, whole, write_whole
+from lycoris_composite.whole import whole, write_whole
 
 _TALLEST, _LOWEST = 384, 128  # pixels of a picture in the page
 _PAGE_PIXELS = 20_000_000  # of all its pictures: about five megabytes
@@ -53,7 +53,6 @@ def write_gallery(
     named = [(grid.stages[index].title.partition(":")[0], curve) for index, curve in curves.items()]
     shown = _pictures(grid, show_progress)
     page, sheet = (output_dir / f"{grid.name}-gallery.{suffix}" for suffix in ("html", "png"))
-    remove_leftovers(output_dir)
     write_whole(page, _page(grid, shown, named, why_not))
     with whole(sheet) as part:
         _sheet(grid, shown, named).save(part)

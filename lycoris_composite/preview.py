@@ -21,7 +21,7 @@ from lycoris_composite.overview import Cast, Sample, cast, kept_share, warnings
 from lycoris_composite.plan import Panel, Plan
 from lycoris_composite.progress import in_parallel, tracked
 from lycoris_composite.stages import DEFAULT_NAME
-from lycoris_composite.whole import remove_leftovers, whole, write_whole
+from lycoris_composite.whole import whole, write_whole
 
 _MOST_READ = 4000  # samples that the warnings look at, of as many epochs as that is, and that those shown are chosen from
 _MOST_BAD = 20
@@ -63,7 +63,6 @@ def preview(
     name = settings.kohya.get("output_name") or DEFAULT_NAME
     folder = folder or Path(settings.kohya["output_dir"])
     page, sheet = folder / f"{name}-preview.html", folder / f"{name}-preview.png"
-    remove_leftovers(folder)
     write_whole(page, page_of(shown))
     with whole(sheet) as part:
         sheet_of(shown).save(part)
