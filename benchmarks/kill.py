@@ -1,10 +1,11 @@
 """Kills two-stage runs at random moments, lets the same command finish them, and counts what is lost, torn or different.
 
 A run is killed by SIGKILL one to three times, each time at a moment drawn evenly from what an undisturbed run takes, and
-then runs undisturbed to its end. After every kill each file that has its name is read: weights, states, pictures,
-configs, journal. At the end both stages' weights are compared bit by bit with an undisturbed run's, and the batches that
-were trained with the plan: each once, but for those since the newest state at a kill ("steps lost"). CPU, one process, no
-loader workers; the config saves a state every two steps. With sd-scripts at hand, plain upstream's own resume is shown too.
+then runs undisturbed to its end. After every kill each file that has its name is read: weights, states, configs, journal.
+Sample pictures are passed over: sd-scripts writes them under their names, and the gallery passes over a torn one. At the
+end both stages' weights are compared bit by bit with an undisturbed run's, and the batches that were trained with the
+plan: each once, but for those since the newest state at a kill ("steps lost"). CPU, one process, no loader workers; the
+config saves a state every two steps. With sd-scripts at hand, plain upstream's own resume is shown too.
 
     python benchmarks/kill.py --kills 70 --trainer builtin
     python benchmarks/kill.py --kills 30 --trainer sd-scripts
@@ -138,9 +139,10 @@ def note_traceback(output: str, folder: Path, tally: Tally) -> None:
 
 
 def look_at(out: Path, tally: Tally) -> None:
-    """Reads every file that has its name; what a dead process left aside is hidden, and is none."""
+    """Reads every file that has its name, but for samples; what a dead process left aside is hidden, and is none."""
     for path in sorted(out.rglob("*")) if out.is_dir() else []:
-        if not path.is_file() or any(part.startswith(".") for part in path.relative_to(out).parts):
+        parts = path.relative_to(out).parts
+        if not path.is_file() or parts[0] == "sample" or any(part.startswith(".") for part in parts):
             continue
         tally.files += 1
         try:
@@ -152,7 +154,6 @@ def look_at(out: Path, tally: Tally) -> None:
 def read(path: Path) -> None:
     import toml
     import torch
-    from PIL import Image
     from safetensors.torch import load_file
 
     readers = {
@@ -161,7 +162,6 @@ def read(path: Path) -> None:
         ".pkl": lambda path: torch.load(path, weights_only=False),  # accelerate's, of this machine
         ".json": lambda path: json.loads(path.read_text(encoding="utf-8")),
         ".toml": toml.load,
-        ".png": lambda path: Image.open(path).load(),
         ".lock": Path.read_bytes,
     }
     readers[path.suffix](path)

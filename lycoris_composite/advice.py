@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import permutations
-from pathlib import Path
 from typing import Any
 
-from lycoris_composite.captions import all_tags, render
-from lycoris_composite.characters import Character
 from lycoris_composite.config import Settings
 from lycoris_composite.findings import WARNING, Finding
 from lycoris_composite.overview import unbalanced, untaught
 from lycoris_composite.plan import Plan
 from lycoris_composite.stages import Stage
 
-_CHUNK = 75  # tokens that CLIP reads where max_token_length does not say otherwise
-# At least one token each, as CLIP splits a text before it looks anything up.
-_PIECE = re.compile(r"[^\W\d_]+|\d|[^\s\w]+|_+")
 _SMALL_PICTURE = 256 * 256  # pixels; up to there attention's matrices are smaller than all else
 _ATTENTIONS = ("sdpa", "xformers", "mem_eff_attn")
 
@@ -32,7 +24,6 @@ def advice(settings: Settings, stages: Sequence[Stage], plans: Sequence[Plan]) -
         *_about_states(kohya),
         *_about_latents(stages),
         *_about_attention(settings.trainer, kohya, plans),
-        *_about_length(stages[-1], plans),
         *_about_validation(kohya),
         *_about_balance(plans),
         *_about_seed(settings),
@@ -98,40 +89,6 @@ def _about_attention(trainer: str, kohya: Mapping[str, Any], plans: Sequence[Pla
         )
 
 
-def _about_length(stage: Stage, plans: Sequence[Plan]) -> Iterator[Finding]:
-    if not stage.reads_clip:
-        return
-    kohya = stage.settings
-    limit = kohya.get("max_token_length") or _CHUNK
-    longest = max((_longest(plan) for plan in plans), default=0)
-    if longest > limit:
-        yield _hint(
-            "max_token_length",
-            f"{limit}{'' if kohya.get('max_token_length') else ' (not set)'}",
-            f"two characters' captions come to {longest} tokens or more, so both sides lose tags"
-            f"{'; set it to 150 or 225.' if limit < 225 else '; shorten the captions.'}",
-        )
-
-
-def _longest(plan: Plan) -> int:
-    """A lower bound for the tokens of the longest composite caption: nothing is tokenized. Captions in which chance
-    chooses (`enable_wildcard`) are taken for none."""
-    longest = {one.trigger: max((_tags(one, caption) for caption in one.captions), key=_pieces) for one in plan.characters}
-    return max(
-        len(_PIECE.findall(render(plan.options.caption, pair, [longest[trigger] for trigger in pair])))
-        for pair in permutations(sorted(longest), 2)
-    )
-
-
-def _pieces(tags: Sequence[str]) -> int:
-    return len(_PIECE.findall(", ".join(tags)))
-
-
-def _tags(character: Character, caption: str) -> list[str]:
-    rules = character.subset.rules
-    return [] if rules.enable_wildcard else all_tags(caption, rules, None, character.spellings)
-
-
 def _about_validation(kohya: Mapping[str, Any]) -> Iterator[Finding]:
     if kohya.get("validation_split") and kohya.get("validation_seed") is None:
         yield _hint(
@@ -159,20 +116,3 @@ def _about_seed(settings: Settings) -> Iterator[Finding]:
             "not set",
             "it is made from the settings, so that any change of one draws other composites; set a seed to compare runs.",
         )
-
-
-def merge_advice(stages: Sequence[Stage], factor: float | None, scales: Mapping[Path, set[float]]) -> list[Finding]:
-    """What to know of `base_weights`. `factor` is what the installed LyCORIS makes of a LoHa of alpha / dim = 1/2 that it
-    merges, `scales` hold each file's alpha / dim."""
-    weakened = {path: min(found) for path, found in scales.items() if found and min(found) < 1}
-    if factor is None or factor > 0.9 or not any(stage.settings.get("base_weights") for stage in stages):
-        return []
-    return [
-        _hint(
-            "base_weights",
-            str(path),
-            f"the installed LyCORIS counts a LoHa's alpha / dim twice where it merges, so this one goes in at {scale:.3g} of "
-            "its strength; merge it into the base model with a tool that counts it once, and leave base_weights out.",
-        )
-        for path, scale in weakened.items()
-    ]

@@ -10,7 +10,7 @@ from pathlib import Path
 from lycoris_composite.characters import Subset
 from lycoris_composite.errors import UserError
 from lycoris_composite.inputs import duplicates, input_digests, replaced_pictures
-from lycoris_composite.journal import LENGTH, Journal, StageRecord, changes, digest, is_longer
+from lycoris_composite.journal import LENGTH, Journal, StageRecord, changes, digest, is_held, is_longer
 from lycoris_composite.plan import Plan
 from lycoris_composite.stages import Stage
 from lycoris_composite.states import State, newest_state
@@ -37,13 +37,12 @@ def what_is_left(
     continue_anyway: bool,
 ) -> tuple[list[Task], list[str]]:
     """What is left to do, and lines to say first; reads the journal and every input. `subsets` are all that the stages
-    read. Raises UserError where an interrupted run was another one."""
+    read. The caller holds the run's lock, and no process of the run writes yet. Raises UserError where an interrupted run
+    was another one."""
     earlier = Journal(journal.path)
     earlier.read(without=[0])  # whatever is left of it, --fresh or not
     journal.read(without=[stage.number for stage in stages] if fresh else [])
-    for folder in {stage.output_dir for stage in stages}:
-        remove_leftovers(folder)
-        remove_leftovers(folder / "sample")
+    _remove_leftovers({stage.output_dir for stage in stages}, journal.path.with_suffix(".lock"))
     records = _records(stages, subsets)
     if not continue_anyway:
         check_unchanged(journal, stages, records)
@@ -52,6 +51,16 @@ def what_is_left(
     before = earlier.stages[first.number].inputs if first.number in earlier.stages else {}
     inputs = records[first.number].inputs
     return tasks, [*replaced_pictures(first, before, inputs), *duplicates(inputs, plans), *lines]
+
+
+def _remove_leftovers(folders: set[Path], own_lock: Path) -> None:
+    """Removes what killed runs left half-written, unless another run writes in these folders now."""
+    locks = (lock for folder in folders for lock in folder.glob("*.run.lock"))
+    if any(is_held(lock) for lock in locks if lock != own_lock):
+        return
+    for folder in folders:
+        remove_leftovers(folder)
+        remove_leftovers(folder / "sample")
 
 
 def going_on(journal: Journal, stages: Sequence[Stage], subsets: Sequence[Subset]) -> list[str]:

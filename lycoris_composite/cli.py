@@ -12,8 +12,8 @@ from lycoris_composite import __version__, checkout, environment, launcher
 from lycoris_composite.errors import printable
 
 _DOCTOR = """Says in a table what is there and what it means. With a config: all that a run
-of it would refuse, what it needs of disk and memory, and what hurts. Changes
-nothing. Exit code 0: all is well, 1: warnings, 2: errors."""
+of it would refuse, and what hurts. Changes nothing. Exit code 0: all is well,
+1: warnings, 2: errors."""
 _GALLERY = """The samples of both stages as one page: prompts down, epochs across, the loss
 curve above. Run it again at any time, also during training."""
 

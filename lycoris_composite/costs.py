@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,14 +32,12 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage goes through: samples and batches an epoch, pictures in a batch, the largest of them, the panels that
-    are encoded, each with how often it is kept, and how many pictures a sample is encoded from where none is kept."""
+    """What a stage goes through: samples and batches an epoch, the pictures that are encoded before training, and those that
+    a sample is encoded from where no latents are cached."""
 
     samples: int
     batches: int
-    batch_size: int
-    largest: Size
-    panels: Mapping[Size, int]
+    encoded: int
     encoded_a_sample: int = 1
 
 
@@ -66,42 +63,33 @@ def schedule_of(settings: Mapping[str, Any], batches: int) -> Schedule:
 
 def single_work(datasets: Sequence[Dataset]) -> Work:
     """Of single images, each in its bucket: `datasets` as the stage sees them, their subsets read."""
-    panels: Counter[Size] = Counter()
-    samples = batches = 0
+    samples = batches = encoded = 0
     for dataset in datasets:
         shown: Counter[Size] = Counter()
         for subset in dataset.subsets:
             for image in subset.images:
-                size = bucket_of(image.size, dataset.canvas)
-                shown[size] += subset.repeats
-                panels[size] += 1 + subset.flip_aug
+                shown[bucket_of(image.size, dataset.canvas)] += subset.repeats
+                encoded += 1 + subset.flip_aug
         samples += shown.total()
         batches += sum(-(-count // dataset.batch_size) for count in shown.values())
-    return Work(samples, batches, max(dataset.batch_size for dataset in datasets), _largest(panels), panels)
+    return Work(samples, batches, encoded)
 
 
 def composite_work(plans: Sequence[Plan]) -> Work:
     """Of composites. Each image is encoded once for each size that its panel can have, or each composite of the epochs
-    that a cache of pictures holds; which size those have is left to chance, so the largest stands for all."""
-    panels: Counter[Size] = Counter()
+    that a cache of pictures holds."""
+    encoded = 0
     for plan in plans:
         if plan.options.join == "pixel":
-            panels[_largest(plan.sizes)] += CACHED_PIXEL_EPOCHS * plan.composites
+            encoded += CACHED_PIXEL_EPOCHS * plan.composites
             continue
-        for panel in plan.panels_apart():
-            panels[panel.size] += 1 + panel.character.subset.flip_aug
-    samples, batches = sum(plan.composites for plan in plans), sum(plan.batches for plan in plans)
-    sizes = [size for plan in plans for size in plan.sizes]
+        encoded += sum(1 + panel.character.subset.flip_aug for panel in plan.panels_apart())
     apart = max(plan.panels if plan.options.join == "latent" else 1 for plan in plans)
-    return Work(samples, batches, max(plan.batch_size for plan in plans), _largest(sizes), panels, apart)
-
-
-def _largest(sizes: Iterable[Size]) -> Size:
-    return max(sizes, key=math.prod)
+    return Work(sum(plan.composites for plan in plans), sum(plan.batches for plan in plans), encoded, apart)
 
 
 def cost_of(stage: Stage, work: Work) -> Cost:
     schedule = schedule_of(stage.settings, work.batches)
     if stage.caches_latents:
-        return Cost(schedule, work.samples, sum(work.panels.values()), 0)
+        return Cost(schedule, work.samples, work.encoded, 0)
     return Cost(schedule, work.samples, 0, work.samples * work.encoded_a_sample / schedule.steps_an_epoch)

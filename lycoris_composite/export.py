@@ -27,7 +27,7 @@ def export(path: Path, overrides: Sequence[str], epochs: int, folder: Path) -> t
     target = folder / _FOLDER
     if target.exists():
         raise UserError(f"{target}: is there already; remove it, or give another --out.")
-    remove_leftovers(folder)
+    remove_leftovers(folder, _FOLDER)
     reading = read(settings)
     samples: dict[str, Sample] = {}  # by the name of its files
     for number, plan in enumerate(reading.plans, 1):

@@ -18,7 +18,7 @@ from lycoris_composite.images import read_image
 from lycoris_composite.losses import Curve, read_curves
 from lycoris_composite.prompts import Prompt
 from lycoris_composite.samples import Grid, Picture, read_grid
-from lycoris_composite.whole import remove_leftovers, write_whole
+from lycoris_composite.whole import write_whole
 
 _TALLEST, _LOWEST = 384, 128  # pixels of a picture in the page
 _PAGE_PIXELS = 20_000_000  # of all its pictures: about five megabytes
@@ -52,7 +52,6 @@ def write_gallery(output_dir: Path, logs: Path | None = None, name: str | None =
     if unread := len(grid.cells) - len(cells):
         lines.append(f"{unread} picture(s) cannot be read and are left out; where training is writing them, run this again")
     page = output_dir / f"{grid.output_name}-gallery.html"
-    remove_leftovers(output_dir)
     write_whole(page, _page(grid, cells, titled, why_no_chart))
     return page, lines
 

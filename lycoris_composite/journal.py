@@ -152,17 +152,24 @@ def sole_run(path: Path) -> Iterator[None]:
 
 
 def check_not_held(path: Path) -> None:
-    """Raises UserError where another run has the lock. Makes no file, and leaves the lock as it is."""
+    """Raises UserError where another run has the lock."""
+    if is_held(path):
+        raise UserError(_held(path))
+
+
+def is_held(path: Path) -> bool:
+    """Whether a run has the lock. Makes no file, and leaves the lock as it is."""
     if not path.is_file():
-        return
+        return False
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(_held(path)) from error
+    except Timeout:
+        return True
     except OSError:
-        return  # it cannot be opened, which is said of its folder
+        return False  # it cannot be opened, which is said of its folder
     lock.release()
+    return False
 
 
 def _held(path: Path) -> str:

@@ -21,7 +21,7 @@ from lycoris_composite.costs import Cost
 from lycoris_composite.inputs import shortened
 from lycoris_composite.overview import Sample, kept_share, warnings
 from lycoris_composite.plan import Panel, Plan
-from lycoris_composite.whole import remove_leftovers, whole, write_whole
+from lycoris_composite.whole import whole, write_whole
 
 _MOST_READ = 4000  # samples, from which those shown are chosen, and in which the warnings look
 _MOST_BAD = 20  # files that are named
@@ -83,7 +83,6 @@ def write_preview(
     preview = make_preview(settings, epoch, count)
     folder = folder or Path(settings.kohya["output_dir"])
     page, sheet = folder / f"{preview.name}-preview.html", folder / f"{preview.name}-preview.png"
-    remove_leftovers(folder)
     write_whole(page, page_of(preview))
     with whole(sheet) as part:
         sheet_of(preview).save(part)

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from lycoris_composite import __version__, checkout
 from lycoris_composite.errors import UserError, one_line, sentence
 from lycoris_composite.findings import ERROR, OK, WARNING, Finding
@@ -30,7 +28,6 @@ def surroundings(wants_gpu: bool = True) -> list[Finding]:
         _libraries(),
         _companion("xformers", "xformers.ops", "xformers = true; sdpa = true does without it"),
         _companion("bitsandbytes", "bitsandbytes", "an optimizer such as AdamW8bit"),
-        _memory(),
     ]
 
 
@@ -92,11 +89,6 @@ def _companion(package: str, module: str, use: str) -> Finding:
     if reason:
         return Finding(package, f"{found}, but cannot be imported", f"{reason}; only for {use}", WARNING)
     return Finding(package, found, f"for {use}")
-
-
-def _memory() -> Finding:
-    memory = psutil.virtual_memory()
-    return Finding("memory", f"{amount(memory.available)} of {amount(memory.total)} free")
 
 
 def amount(count: float) -> str:

@@ -1,26 +1,21 @@
 """Files and folders that are complete under their name, or not there: written beside it and renamed at the end.
 
-What a killed run leaves half-written has a hidden name that says whose it was; `remove_leftovers` clears it away.
+What a killed program leaves half-written has a hidden name that ends in `~part`. A run removes it when it begins.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import re
 import shutil
-import socket
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import psutil
+from tempfile import TemporaryDirectory
 
 from lycoris_composite.errors import UserError
 
-_LEFTOVER = re.compile(r"^\..+\.(?P<host>[^~]+)~(?P<pid>\d+)~part$")
-_DAY = 86_400.0
+_SUFFIX = "~part"
 
 
 @contextmanager
@@ -31,16 +26,15 @@ def whole(path: str | os.PathLike) -> Iterator[Path]:
     nothing is left; what bore the name before stays as it was. Raises UserError where the disk refuses.
     """
     target = Path(path)
-    aside = target.parent / f".{target.name}.{_host()}~{os.getpid()}~part"
     try:
-        aside.mkdir(parents=True, exist_ok=True)
-        yield aside / target.name
-        _reach_disk(aside / target.name)
-        _take_name(aside / target.name, target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(_SUFFIX, f".{target.name}.", target.parent, ignore_cleanup_errors=True) as aside:
+            part = Path(aside) / target.name
+            yield part
+            _reach_disk(part)
+            _take_name(part, target)
     except OSError as error:
         raise UserError(cannot_write(target, error)) from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -76,29 +70,10 @@ def _is_read_only(folder: Path) -> bool:
     return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
-def remove_leftovers(folder: Path) -> list[Path]:
-    """Removes what dead processes left half-written in a folder, and returns it. What another machine's process
-    left is removed after a day: whether it lives cannot be seen from here."""
-    removed = []
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        owner = _LEFTOVER.match(path.name)
-        if owner and not _may_live(owner["host"], int(owner["pid"]), path):
-            shutil.rmtree(path, ignore_errors=True)
-            removed.append(path)
-    return removed
-
-
-def _may_live(host: str, pid: int, path: Path) -> bool:
-    if host == _host():
-        return pid != os.getpid() and psutil.pid_exists(pid)
-    try:
-        return time.time() - path.stat().st_mtime < _DAY
-    except OSError:
-        return True
-
-
-def _host() -> str:
-    return re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())[:40] or "-"
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Removes what killed programs left half-written of files of that name. The caller knows that nothing writes them now."""
+    for path in folder.glob(f".{name}.*{_SUFFIX}"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _reach_disk(path: Path) -> None:

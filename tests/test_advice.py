@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lycoris_composite.advice import advice, merge_advice
+from lycoris_composite.advice import advice
 from lycoris_composite.findings import Finding
 from lycoris_composite.stages import stages_of
 from lycoris_composite.triggers import Trigger
@@ -55,24 +55,6 @@ def test_a_character_with_far_fewer_images(tmp_path):
     assert given(tmp_path, character("rin", many), character("mio", many[:4])) == {}
     found = given(tmp_path, character("rin", many), character("mio", many[:3]))
     assert found["characters"].found == "mio: 3 images, rin: 10"
-
-
-def test_captions_that_are_cut(tmp_path):
-    tags = ", ".join(f"tag{'x' * number}" for number in range(30))
-    long = character("rin", tags=tags), character("mio", tags=tags)
-    assert "max_token_length" in given(tmp_path, *long)
-    assert "max_token_length" not in given(tmp_path, *long, max_token_length=225)
-
-
-@pytest.mark.parametrize(
-    ("factor", "scale", "warned"), [(0.5, 0.125, True), (1.0, 0.125, False), (0.5, 1.0, False), (None, 0.1, False)]
-)
-def test_base_weights_that_lycoris_merges_too_weakly(tmp_path, factor, scale, warned):
-    stages = stages_of(kohya_settings(tmp_path, base_weights=["old.safetensors"]))
-    found = merge_advice(stages, factor, {Path("old.safetensors"): {scale}})
-    assert bool(found) == warned
-    if warned:
-        assert "0.125 of its strength" in found[0].meaning
 
 
 def test_a_trigger_word_that_no_caption_has(tmp_path):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -9,7 +10,7 @@ from lycoris_composite.agenda import check_unchanged, tasks_of, what_is_left
 from lycoris_composite.characters import read_subset
 from lycoris_composite.errors import UserError
 from lycoris_composite.inputs import datasets_to_join
-from lycoris_composite.journal import Journal, StageRecord, digest
+from lycoris_composite.journal import Journal, StageRecord, digest, sole_run
 from lycoris_composite.stages import stages_of
 from lycoris_composite.states import Sitting, finish_state
 from lycoris_composite.stopping import StopRequest
@@ -228,3 +229,16 @@ def test_pictures_replaced_since_the_run_before_are_named_with_upstreams_latents
     assert before == []
     assert "1 picture(s) are others than in the run before" in lines[0]
     assert "01.png (01_0032x0032_sd.npz); delete these .npz files." in lines[0]
+
+
+@pytest.mark.parametrize("other_runs", [False, True])
+def test_what_a_killed_run_left_is_removed_unless_another_run_writes_there(run, other_runs):
+    stages, _, journal = run
+    left = [stages[0].output_dir / place / ".cg3.safetensors.x8k2~part" for place in ("", "sample")]
+    for folder in left:
+        folder.mkdir(parents=True)
+    other = left[0].with_name("other.run.lock")
+    other.touch()  # an earlier run's stays
+    with sole_run(journal.path.with_suffix(".lock")), sole_run(other) if other_runs else nullcontext():
+        what_is_left(journal, stages, [], [], fresh=False, continue_anyway=False)
+    assert [folder.exists() for folder in left] == [other_runs] * 2

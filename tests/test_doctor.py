@@ -7,7 +7,6 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -54,15 +53,15 @@ def runs_sentence(config: Path, capsys: pytest.CaptureFixture) -> str:
     return capsys.readouterr().err.strip().splitlines()[-1].removeprefix("error: ")
 
 
-def test_a_config_that_would_run(write, capsys):
+def test_a_config_that_would_run(write, tmp_path):
     found = by_subject(write(), cpu=True)
     assert not [row for row in found.values() if row.level == ERROR]
     assert found["a run refuses"].found == "nothing"
     assert found["characters"].found == "mio (3), rin (3), uzuki (3)"
     assert found["patches"].found == "1 of 1 fit"
     assert found["GPU"].level == OK
-    assert found["disk"].found.startswith("about ")
-    assert found["memory for it"].found.startswith("about ")
+    assert found["disk"].found.endswith(" free")
+    assert found["disk"].meaning == str(tmp_path)
     assert found["save_state"].level == WARNING
 
 
@@ -135,15 +134,6 @@ def test_what_nobody_reads_is_said(write, tmp_path):
     assert sum("captions end in .txt and are not read" in row.meaning for row in found) == 3
 
 
-def test_what_shares_a_disk_is_held_against_it_together(write, monkeypatch):
-    monkeypatch.setattr(doctor.needs, "output_bytes", lambda *stage: 300)
-    monkeypatch.setattr(doctor.needs, "cached_bytes", lambda stage, work, on_disk: 200 if on_disk else 0)
-    for free, level in ((1200, OK), (1000, WARNING)):
-        monkeypatch.setattr(doctor.shutil, "disk_usage", lambda folder, free=free: SimpleNamespace(free=free))
-        found = by_subject(write(), cpu=True)
-        assert [found[name].level for name in ("disk", "latents on disk")] == [level, level]
-
-
 def test_what_cpu_would_change_is_said(write):
     assert by_subject(write(mixed_precision="fp16"))["--cpu"].meaning == "float32 instead of mixed_precision fp16"
     assert not [row for row in rows(write(mixed_precision="fp16"), cpu=True) if row.level == ERROR]
@@ -183,17 +173,6 @@ def test_it_writes_nothing(write, tmp_path):
 def test_secrets_are_not_shown(write):
     config = write(wandb_api_key="s3cret", huggingface_token="s3cret")
     assert "s3cret" not in repr(rows(config))
-
-
-def test_the_estimate_is_what_a_run_leaves(write, embedded, tmp_path):
-    config = write(max_train_steps=2, save_every_n_steps=1, save_state=True)
-    estimated, _ = doctor.estimates(config)
-    assert (
-        embedded.command(tmp_path, str(Path(doctor.__file__).parents[1] / "train_composite.py"), "--config", str(config)).code
-        == 0
-    )
-    written = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*") if path.is_file())
-    assert 0.8 < estimated / written < 1.25
 
 
 def test_the_command(write, capsys, monkeypatch, tmp_path):

@@ -27,7 +27,7 @@ HOUSE = (
     ("trainers.kernels", "trainers.optimizers"),
     ("trainers.networks",),
     ("trainers.ranks", "trainers.saving", "trainers.machine", "trainers.tokenizers"),
-    ("agenda", "needs"),
+    ("agenda",),
     ("inputs", "overview"),
     ("costs",),
     ("stages", "sampling", "metadata", "states"),

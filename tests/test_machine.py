@@ -1,15 +1,13 @@
-"""Packages that are missing, broken or talkative; what LyCORIS makes of a model's shapes."""
+"""Packages that are missing, broken or talkative."""
 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("lycoris", reason="needs LyCORIS")
 import torch
-from safetensors.torch import save_file
 
 from lycoris_composite.errors import UserError
 from lycoris_composite.trainers import machine
@@ -90,35 +88,6 @@ def test_optimizers_that_upstream_knows(name):
 def test_schedules_that_upstream_knows(name):
     assert list(machine.machine_errors({**LYCORIS, "lr_scheduler": name}, "c.toml")) == []
     assert list(machine.machine_errors({**LYCORIS, "lr_scheduler": "x", "lr_scheduler_type": "mine.Own"}, "c.toml")) == []
-
-
-def test_how_a_loha_is_merged_is_tried_out():
-    """LyCORIS 4.1.3 takes alpha / dim = 1/2 twice. A version that mends it gives 1."""
-    assert machine.loha_merge_factor() in (0.5, 1.0)
-
-
-def test_the_scales_of_a_saved_loha(tmp_path: Path):
-    names = {"lora_unet_a.hada_w1_b": torch.zeros(8, 4), "lora_unet_a.alpha": torch.tensor(1, dtype=torch.bfloat16)}
-    names |= {"lora_unet_b.hada_w1_b": torch.zeros(4, 4), "lora_unet_b.alpha": torch.tensor(4.0)}
-    save_file(names, tmp_path / "loha.safetensors")
-    assert machine.loha_scales(tmp_path / "loha.safetensors") == {0.125, 1.0}
-
-
-def test_a_checkpoints_shapes_are_read_without_its_values(tmp_path: Path):
-    torch.save({"state_dict": {"a": torch.zeros(3, 5)}, "epoch": 4}, tmp_path / "m.ckpt")
-    assert machine.pickled_shapes(tmp_path / "m.ckpt") == {"a": (3, 5)}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "parameters"),
-    [
-        (["algo=loha", "conv_dim=0"], 2 * 4 * (8 + 16) + 1),
-        (["algo=lora", "conv_dim=2"], 4 * (8 + 16) + 1 + 2 * (6 + 4 * 9) + 1),
-    ],
-)
-def test_lycoris_says_how_large_its_network_is(arguments, parameters):
-    shapes = {"a.weight": (8, 16), "conv.weight": (6, 4, 3, 3)}
-    assert machine.network_of(shapes, {}, {"network_dim": 4, "network_args": arguments}).parameters == parameters
 
 
 def test_a_clip_whose_layers_have_other_names_is_refused(monkeypatch):

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _STAGE_PATCHES = [
     *("load_image", "accelerate_process_group", "accelerate_frozen_model"),
-    *("accelerate_save_state", "numpy_savez", "pillow_save", "glob_images"),
+    *("accelerate_save_state", "numpy_savez", "glob_images"),
 ]
 _SINCE = {"skip_image_resolution": "v0.10.2", "train_inpainting": "v0.10.4"}  # options for every model
 _ONLY_SHOWN = ("debug_dataset", "show_timesteps")
@@ -237,7 +237,6 @@ def _installed(patch: ModuleType, hooks: RunHooks) -> tuple:
         "load_image": (images.read_image, images.image_size),
         "accelerate_save_state": (whole_weights, hooks.finish_state),
         "numpy_savez": (whole,),
-        "pillow_save": (whole,),
         "glob_images": (hooks.sitting.skipped if hooks.sitting else (),),
         "checkpoint_loading": (_refuse_pickle,),
     }.get(_short_name(patch), ())

@@ -13,11 +13,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 from lycoris_composite.errors import UserError, nearest, one_line
-from lycoris_composite.needs import Network, Shapes
 
 # Upstream's `get_optimizer`: those that it knows itself, in any spelling of capitals. Others it takes from torch.optim,
 # or by a name with dots from any package.
@@ -165,86 +163,3 @@ def _schedule_errors(settings: Mapping[str, Any], where: str) -> Iterator[UserEr
     names = (*(kind.value for kind in SchedulerType), "piecewise_constant", "adafactor")
     if not settings.get("lr_scheduler_type") and schedule.partition(":")[0] not in names:
         yield UserError(f"{where} lr_scheduler: unknown schedule {schedule}{nearest(schedule, names) or '; choose another.'}")
-
-
-def loha_merge_factor() -> float | None:
-    """By how much the installed LyCORIS multiplies a LoHa of alpha / dim = 1/2 that it merges, beyond what training saw
-    of it: 1 where it is right, 1/2 where the scale counts twice. None where it cannot be told."""
-    try:
-        import torch
-        from lycoris.modules.loha import LohaModule
-
-        with torch.no_grad():
-            layer = torch.nn.Linear(1, 1, bias=False)
-            layer.weight.zero_()
-            module = LohaModule("probe", layer, 1.0, lora_dim=2, alpha=1)
-            for parameter in module.parameters():
-                parameter.fill_(1)
-            seen = float(module.get_weight(layer.weight.shape))
-            module.merge_to(1.0)
-            return float(layer.weight) / seen
-    except Exception:  # another version's LoHa, with other names
-        return None
-
-
-def loha_scales(path: Path) -> set[float]:
-    """Every alpha / dim of the LoHa modules in a .safetensors file; empty where it holds none."""
-    from safetensors import safe_open
-
-    found = set()
-    with safe_open(path, "pt") as file:
-        names = set(file.keys())
-        for name in (one.removesuffix(".hada_w1_b") for one in names if one.endswith(".hada_w1_b")):
-            dim = file.get_slice(f"{name}.hada_w1_b").get_shape()[0]
-            alpha = float(file.get_tensor(f"{name}.alpha")) if f"{name}.alpha" in names else dim
-            found.add(round(alpha / dim, 6))
-    return found
-
-
-def pickled_shapes(path: Path) -> Shapes:
-    """Shapes of a checkpoint's tensors, by name. Only its index is read, as weights only."""
-    import torch
-
-    content = torch.load(path, map_location="meta", mmap=True, weights_only=True)
-    weights = content.get("state_dict", content)
-    return {name: tuple(value.shape) for name, value in weights.items() if isinstance(value, torch.Tensor)}
-
-
-def network_of(unet: Shapes, text: Shapes, settings: Mapping[str, Any]) -> Network:
-    """What LyCORIS makes for a model whose weights have these shapes, by name. It is asked itself, on a skeleton of the
-    model that holds no values. Layers outside the U-Net's and text encoder's blocks are left out."""
-    from lycoris.kohya import create_network
-
-    arguments = dict(str(one).split("=", 1) for one in settings.get("network_args") or [])
-    own_unet = not settings.get("network_train_text_encoder_only")
-    own_text = not settings.get("network_train_unet_only")
-    with kept_quiet():
-        parts = (
-            _skeleton(text if own_text else {}, "CLIPMLP"),
-            _skeleton(unet if own_unet else {}, "Transformer2DModel"),
-        )
-        alpha = settings.get("network_alpha") or 1
-        network = create_network(1.0, settings.get("network_dim"), alpha, None, *parts, **arguments)
-    modules = [*network.unet_loras, *network.text_encoder_loras]
-    tensors = [tensor for module in modules for tensor in module.state_dict().values()]
-    adapted = sum(module.org_module[0].weight.numel() for module in modules)
-    return Network(sum(tensor.numel() for tensor in tensors), len(tensors), adapted)
-
-
-def _skeleton(shapes: Shapes, block: str) -> Any:
-    """A module with one block of the class that LyCORIS looks for, and in it a layer for each weight."""
-    import torch
-
-    inside = type(block, (torch.nn.Module,), {})()
-    with torch.device("meta"):
-        for name, shape in shapes.items():
-            if len(shape) == 2:
-                layer: torch.nn.Module = torch.nn.Linear(shape[1], shape[0], bias=False)
-            elif len(shape) == 4:
-                layer = torch.nn.Conv2d(shape[1], shape[0], shape[2:], bias=False)
-            else:
-                continue
-            inside.add_module(name.replace(".", "_"), layer)
-    root = torch.nn.Module()
-    root.add_module("block", inside)
-    return root

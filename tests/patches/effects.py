@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageFile
+from PIL import Image
 
 COMPOSITE = {"join": "latent"}
 PROBES: dict[str, Callable[[Probing], Any]] = {}
@@ -225,15 +225,6 @@ def numpy_savez(use: Probing) -> Any:
 
 
 @probe
-def pillow_save(use: Probing) -> Any:
-    ImageFile._save = killed
-    from PIL import PngImagePlugin
-
-    PngImagePlugin.ImageFile._save = killed
-    Image.new("RGB", (8, 8)).save(use.folder / "killed.png")
-
-
-@probe
 def glob_images(use: Probing) -> Any:
     """Whether a picture that is to be skipped is in no dataset."""
     dataset = use.datasets().datasets[0]
@@ -283,7 +274,7 @@ def lycoris_timestep_embedding(use: Probing) -> Any:
 
 # What has to be there before a probe can be made, whether its own patch is or not.
 NEEDS = {"training_loop_start": ("original_unet_widths", "lycoris_timestep_embedding")}
-KILLED = {"accelerate_save_state": "killed", "numpy_savez": "killed.npz", "pillow_save": "killed.png"}
+KILLED = {"accelerate_save_state": "killed", "numpy_savez": "killed.npz"}
 
 
 def run(name: str, is_patched: bool, use: Probing) -> Any:
