@@ -38,7 +38,8 @@ HOUSE = (
     ("plan",),
     ("characters",),
     ("triggers",),
-    ("pairing", "layout", "captions", "compose", "tokens", "checkout"),
+    ("compose",),
+    ("pairing", "layout", "captions", "tokens", "checkout"),
     ("images", "whole", "stopping", "findings", "pages", "sheets", "prompts", "environment"),
     ("errors",),
 )
