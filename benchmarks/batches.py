@@ -28,11 +28,16 @@ OURS, UPSTREAM = "CompositeDataset", "DreamBoothDataset"
 
 def main() -> None:
     args = _arguments()
-    bench.use_checkout(args.sd_scripts)
+    with bench.scratch(args.work) as work:
+        bench.use_checkout(args.sd_scripts, narrow_in=None if args.model else work)
+        _measure(args, work)
+
+
+def _measure(args: argparse.Namespace, work: Path) -> None:
     import kohya_data
     import tiny
 
-    with bench.scratch(args.work) as work, kohya_data.sd_strategies(tiny.make_tokenizer_cache(work / "tokenizer")):
+    with kohya_data.sd_strategies(tiny.make_tokenizer_cache(work / "tokenizer")):
         folders = _characters(work / "characters", args)
         model = args.model or tiny.make_model(work / "model")
         vae = _vae(model)

@@ -33,21 +33,24 @@ def use_project() -> None:
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 
-def find_checkout(given: str | None) -> Path:
-    """The sd-scripts clone, or the end of the run with a sentence that says where it was looked for."""
+def find_checkout(given: str | None, narrow_in: Path | None = None) -> Path:
+    """The sd-scripts clone, or the end of the run with a sentence that says where it was looked for. `narrow_in` names a
+    folder for a copy that loads the tests' tiny models and no others."""
+    from examples.cg3_mini.narrow import narrow_copy
     from lycoris_composite import checkout
     from lycoris_composite.errors import UserError
 
     try:
-        return checkout.find(given)
+        found = checkout.find(given)
+        return narrow_copy(found, narrow_in / "sd-scripts") if narrow_in else found
     except UserError as error:
         sys.exit(f"error: {error}")
 
 
-def use_checkout(given: str | None) -> None:
+def use_checkout(given: str | None, narrow_in: Path | None = None) -> None:
     """Puts the project and an sd-scripts clone on the import path, and keeps upstream's running commentary quiet."""
     use_project()
-    sys.path.insert(0, str(find_checkout(given)))
+    sys.path.insert(0, str(find_checkout(given, narrow_in)))
     logging.disable(logging.WARNING)
 
 

@@ -67,9 +67,9 @@ def main() -> None:
     bench.use_project()
     from tests.world import make_world
 
-    checkout = bench.find_checkout(args.sd_scripts) if args.trainer == "sd-scripts" else None
     rng, tally = random.Random(args.seed), Tally()
     with bench.scratch(args.work) as work:
+        checkout = bench.find_checkout(args.sd_scripts, narrow_in=work) if args.trainer == "sd-scripts" else None
         world = make_world(work / "world", checkout)
         start = time.monotonic()
         plain = work / "undisturbed"
@@ -210,12 +210,10 @@ def batches_of(folder: Path) -> dict[str, dict[int, list[str]]]:
     return found
 
 
-# What plain upstream needs to load a model this narrow, and a line for each batch that it trains on.
+# Plain upstream, with a line for each batch that it trains on.
 PLAIN_UPSTREAM = """
 import runpy, sys
 sys.path.insert(0, {checkout!r})
-from library import original_unet
-original_unet.BLOCK_OUT_CHANNELS, original_unet.TIMESTEP_INPUT_DIM, original_unet.TIME_EMBED_DIM = (32, 64, 128, 128), 32, 128
 from library.train_util import LossRecorder
 add = LossRecorder.add
 LossRecorder.add = lambda self, **step: (print("trained a batch"), add(self, **step))

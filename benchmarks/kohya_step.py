@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -10,7 +9,7 @@ from accelerate import Accelerator
 from library import strategy_base
 from train_network import NetworkTrainer, setup_parser
 
-from sd_scripts_patches import lycoris_timestep_embedding, original_unet_widths
+from sd_scripts_patches import lycoris_timestep_embedding
 
 
 class Step:
@@ -23,10 +22,9 @@ class Step:
         self._tokenizing = strategy_base.TokenizeStrategy.get_strategy()
         self._encoding = self._trainer.get_text_encoding_strategy(self._args)
         self._scheduler = self._trainer.get_noise_scheduler(self._args, self._accelerator.device)
-        with ExitStack() as undo:
-            for patch in (original_unet_widths, lycoris_timestep_embedding):
-                undo.callback(patch.apply())
-            self._load()
+        undo = lycoris_timestep_embedding.apply()
+        self._load()
+        undo()
         params = self._network.prepare_optimizer_params(1e-4, 1e-4, 1e-4)
         # LyCORIS 4 gives descriptions of the groups too.
         self._optimizer = torch.optim.AdamW(params[0] if isinstance(params, tuple) else params)

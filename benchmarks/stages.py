@@ -68,8 +68,8 @@ resolution = "{resolution2},{resolution2}"
 def main() -> None:
     args = _arguments()
     bench.use_project()
-    folder = bench.find_checkout(args.sd_scripts)
     with bench.scratch(args.work) as work:
+        folder = bench.find_checkout(args.sd_scripts, narrow_in=None if args.model else work)
         configs = _prepare(work, args)
         records: dict[str, list[dict]] = {name: [] for name in RUNS}
         for repeat in range(args.repeats):

@@ -1,16 +1,16 @@
-"""Everything that is checked before a run, in one order: the launcher stops at the first refusal, the doctor takes all."""
+"""Everything that is checked before a run, in one order: the launcher stops at the first refusal, the doctor collects all."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from lycoris_composite import checkout, config, environment
 from lycoris_composite.characters import Subset
-from lycoris_composite.errors import UserError, one_line, raise_first, sentence
+from lycoris_composite.errors import UserError, one_line, sentence
 from lycoris_composite.inputs import (
     bad_files,
     datasets_to_join,
@@ -24,32 +24,48 @@ from lycoris_composite.plan import Plan
 from lycoris_composite.prompts import prompt_file_error
 from lycoris_composite.stages import DEFAULT_NAME, Stage, stages_of, without_cuda
 from lycoris_composite.subsets import SKIP, Dataset, without_skip
+from lycoris_composite.trainers.machine import kept_quiet, machine_errors
 from lycoris_composite.whole import check_writable
 
 BUILTIN = "builtin"
-Made = TypeVar("Made")
 
 
-class Judge(Protocol):
-    """What is done about a refusal."""
+class Refusals:
+    """What a run refuses. The launcher raises the first refusal; the doctor collects all, each once."""
 
-    def attempt(self, action: Callable[[], Made], is_long: bool = False) -> Made | None:
-        """What the action makes. None where it raised UserError, and the judge lets the checks go on. A long action
-        shows its progress."""
+    def __init__(self, collects: bool = False) -> None:
+        self.sentences: list[str] = []
+        self._collects = collects
+
+    @contextmanager
+    def collecting(self, is_long: bool = False) -> Iterator[None]:
+        """Collects the refusal that the block raises; the checks go on after the block. Any other exception is collected
+        only if nothing was refused before it. A long block shows its progress. The launcher's raises them all."""
+        if not self._collects:
+            yield
+            return
+        try:
+            with nullcontext() if is_long else kept_quiet():
+                yield
+        except UserError as error:
+            self._take(sentence(error))
+        except (Exception, SystemExit) as error:  # what imports upstream or a broken package may raise anything
+            if not self.sentences:
+                self._take(f"a run stops with {type(error).__name__}: {one_line(error)}")
 
     def each(self, errors: Iterable[UserError]) -> bool:
-        """Takes refusals that do not hang together; whether there were none."""
+        """Refuses for errors that do not depend on each other; whether there were none."""
+        before = len(self.sentences)
+        with self.collecting():
+            for error in errors:
+                if not self._collects:
+                    raise error
+                self._take(sentence(error))
+        return len(self.sentences) == before
 
-
-class FirstRefusal:
-    """The launcher's judge: the first refusal is raised."""
-
-    def attempt(self, action: Callable[[], Made], is_long: bool = False) -> Made:
-        return action()
-
-    def each(self, errors: Iterable[UserError]) -> bool:
-        raise_first(errors)
-        return True
+    def _take(self, text: str) -> None:
+        if text not in self.sentences:
+            self.sentences.append(text)
 
 
 @dataclass(frozen=True)
@@ -109,33 +125,41 @@ class Checked:
         return self.stages[0].output_dir / f"{name}.run.{suffix}"
 
 
-def check_run(request: Request, judge: Judge, say: Callable[[str], None], show_progress: bool = True) -> Checked:
+def check_run(request: Request, refusals: Refusals, say: Callable[[str], None], show_progress: bool = True) -> Checked:
     """Checks a config in the order of what it costs, from its text to its weights. Nothing is written."""
     environment.go_offline()
-    done = Checked(judge.attempt(partial(config.load, request.config, request.overrides)))
+    done = Checked()
+    with refusals.collecting():
+        done.settings = config.load(request.config, request.overrides)
     if done.settings is None:
         return done
-    _check_settings(done, request, judge, say)
-    done.stages = judge.attempt(lambda: stages_of(done.settings, request.stage)) or []
+    _check_settings(done, request, refusals, say)
+    with refusals.collecting():
+        done.stages = stages_of(done.settings, request.stage)
     if done.trainer is not None and done.stages:
-        _check_stages(done, request, judge)
+        _check_stages(done, request, refusals)
     if done.stages:
         found = (prompt_file_error(stage.settings, str(request.config)) for stage in done.stages)
-        judge.each(error for error in found if error)
-        _check_data(done, request, judge, say, show_progress)
-        judge.each(weight_errors(done.stages))
-        judge.attempt(lambda: check_writable(done.lock_file))
+        refusals.each(error for error in found if error)
+        _check_data(done, request, refusals, say, show_progress)
+        refusals.each(weight_errors(done.stages))
+        with refusals.collecting():
+            check_writable(done.lock_file)
     return done
 
 
-def _check_settings(done: Checked, request: Request, judge: Judge, say: Callable[[str], None]) -> None:
+def _check_settings(done: Checked, request: Request, refusals: Refusals, say: Callable[[str], None]) -> None:
     settings = done.settings
-    done.trainer = trainer = judge.attempt(lambda: trainer_of(settings.trainer, request.sd_scripts))
+    with refusals.collecting():
+        done.trainer = trainer_of(settings.trainer, request.sd_scripts)
+    trainer = done.trainer
     if trainer is not None:
-        flags = judge.attempt(lambda: trainer.given_flags(request.flags)) or {}
+        flags: dict[str, Any] = {}
+        with refusals.collecting():
+            flags = trainer.given_flags(request.flags)
         kohya = config.without_empty({**settings.kohya, **without_set(flags, request.overrides)})
         settings = replace(settings, kohya=kohya)
-        judge.each(trainer.option_errors(settings.stage2, f"{request.config}, [composite.stage2]"))
+        refusals.each(trainer.option_errors(settings.stage2, f"{request.config}, [composite.stage2]"))
         if settings.trainer != BUILTIN:  # which refuses what it does not know
             done.ignored += map(sentence, trainer.option_errors(settings.kohya, str(request.config)))
             if SKIP not in trainer.known_options():
@@ -143,33 +167,32 @@ def _check_settings(done: Checked, request: Request, judge: Judge, say: Callable
     done.settings = _on_cpu(settings, say) if request.cpu else settings
 
 
-def _check_stages(done: Checked, request: Request, judge: Judge) -> None:
+def _check_stages(done: Checked, request: Request, refusals: Refusals) -> None:
     """What the trainer, and the machine that it runs on, refuses of the stages. Where nothing is wrong with either alone,
     they are rehearsed: stage 2 has to fit stage 1 also where it runs alone."""
-    from lycoris_composite.trainers.machine import machine_errors
-
     where, clean = str(request.config), True
     for errors in (done.trainer.stage_errors, lambda stage, where: machine_errors(stage.settings, where)):
         for stage in done.stages:
-            clean = judge.each(errors(stage, where)) and clean
+            clean = refusals.each(errors(stage, where)) and clean
     if clean:
         both = stages_of(done.settings)
-        judge.each(done.trainer.rehearsal_errors(both[:1] if request.stage == 1 else both, where))
+        refusals.each(done.trainer.rehearsal_errors(both[:1] if request.stage == 1 else both, where))
 
 
-def _check_data(done: Checked, request: Request, judge: Judge, say: Callable[[str], None], show_progress: bool) -> None:
+def _check_data(done: Checked, request: Request, refusals: Refusals, say: Callable[[str], None], show_progress: bool) -> None:
     for stage in done.stages:
         if stage.composite is None:
-            done.singles = judge.attempt(partial(single_datasets, stage)) or []
-    datasets = judge.attempt(lambda: datasets_to_join(done.settings))
-    if datasets is None:
-        return
-    bad = judge.attempt(lambda: bad_files([*done.singles, *datasets], show_progress), is_long=True)
-    if bad is not None:
-        done.bad = bad
-        judge.attempt(lambda: _check_bad(bad, request.skip_bad, say))
-        done.plans = judge.attempt(lambda: plans_of(done.settings, datasets, done.skipped)) or []
-        done.ignored += judge.attempt(lambda: passed_over(done.stages, done.single_images, done.plans)) or []
+            with refusals.collecting():
+                done.singles = single_datasets(stage)
+    with refusals.collecting(is_long=True):
+        datasets = datasets_to_join(done.settings)
+        done.bad = bad_files([*done.singles, *datasets], show_progress)
+        with refusals.collecting():
+            _check_bad(done.bad, request.skip_bad, say)
+        with refusals.collecting():
+            done.plans = plans_of(done.settings, datasets, done.skipped)
+        with refusals.collecting():
+            done.ignored += passed_over(done.stages, done.single_images, done.plans)
 
 
 def _check_bad(bad: Mapping[str, str], is_allowed: bool, say: Callable[[str], None]) -> None:

@@ -6,58 +6,23 @@ It checks by the functions that the launcher checks by, and only looks: nothing 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 
 from lycoris_composite import checkout, environment
 from lycoris_composite.advice import advice
 from lycoris_composite.agenda import going_on
-from lycoris_composite.checks import BUILTIN, Checked, Made, Request, check_run, trainer_of
+from lycoris_composite.checks import BUILTIN, Checked, Refusals, Request, check_run, trainer_of
 from lycoris_composite.config import DEFAULT_TRAINER
-from lycoris_composite.errors import UserError, one_line, sentence
 from lycoris_composite.findings import ERROR, WARNING, Finding
 from lycoris_composite.journal import Journal, check_not_held
 from lycoris_composite.stages import without_cuda
 from lycoris_composite.surroundings import amount, clone, patches, sd_scripts, surroundings
-from lycoris_composite.trainers.machine import (
-    has_gpu,
-    installed,
-    kept_quiet,
-)
+from lycoris_composite.trainers.machine import has_gpu, installed
 from lycoris_composite.whole import existing_folder
 
 _MOST_FILES = 20
 _LYCORIS = "lycoris.kohya"
-
-
-class AllRefusals:
-    """The doctor's judge: every refusal is kept, once, and what else goes wrong is none of its own where a refusal before
-    explains it."""
-
-    def __init__(self) -> None:
-        self.sentences: list[str] = []
-
-    def attempt(self, action: Callable[[], Made], is_long: bool = False) -> Made | None:
-        try:
-            with nullcontext() if is_long else kept_quiet():
-                return action()
-        except UserError as error:
-            self._take(sentence(error))
-        except (Exception, SystemExit) as error:  # what imports upstream or a broken package may raise anything
-            if not self.sentences:
-                self._take(f"a run stops with {type(error).__name__}: {one_line(error)}")
-        return None
-
-    def each(self, errors: Iterable[UserError]) -> bool:
-        left, before = iter(errors), len(self.sentences)
-        while error := self.attempt(lambda: next(left, None)):
-            self._take(sentence(error))
-        return len(self.sentences) == before
-
-    def _take(self, text: str) -> None:
-        if text not in self.sentences:
-            self.sentences.append(text)
 
 
 @environment.set_back()
@@ -69,16 +34,19 @@ def examine(
     machine = surroundings(wants_gpu=not cpu)
     if config is None:
         return [machine, sd_scripts(sd_scripts_folder, DEFAULT_TRAINER, _LYCORIS, trainer_of), [_free_disk(Path.cwd())]]
-    judge = AllRefusals()
-    checked = check_run(Request(config, overrides, (), sd_scripts_folder, cpu=cpu), judge, lambda line: None)
-    going = _going_on(checked, judge)
-    return [
+    refusals = Refusals(collects=True)
+    checked = check_run(Request(config, overrides, (), sd_scripts_folder, cpu=cpu), refusals, lambda line: None)
+    going = _going_on(checked, refusals)
+    sections = [
         machine,
         _trainer_rows(checked, sd_scripts_folder),
-        [*_config_rows(checked, judge.sentences, cpu), *going],
+        [*_config_rows(checked, refusals.sentences, cpu), *going],
         _disk_rows(checked),
-        judge.attempt(lambda: advice(checked.settings, checked.stages, checked.plans) if checked.stages else []) or [],
     ]
+    if checked.stages:
+        with refusals.collecting():
+            sections.append(advice(checked.settings, checked.stages, checked.plans))
+    return sections
 
 
 def _free_disk(folder: Path) -> Finding:
@@ -130,12 +98,14 @@ def _finds_gpu() -> bool:
         return False
 
 
-def _going_on(checked: Checked, judge: AllRefusals) -> list[Finding]:
+def _going_on(checked: Checked, refusals: Refusals) -> list[Finding]:
     """What an earlier run has left here. Reads all inputs where there was one."""
     if not checked.stages:
         return []
-    judge.attempt(lambda: check_not_held(checked.lock_file))
-    if not checked.plans:
-        return []
-    lines = judge.attempt(lambda: going_on(Journal(checked.journal_file), checked.stages, checked.subsets), is_long=True)
-    return [Finding("an earlier run", "", line) for line in lines or []]
+    with refusals.collecting():
+        check_not_held(checked.lock_file)
+    lines: list[str] = []
+    if checked.plans:
+        with refusals.collecting(is_long=True):
+            lines = going_on(Journal(checked.journal_file), checked.stages, checked.subsets)
+    return [Finding("an earlier run", "", line) for line in lines]

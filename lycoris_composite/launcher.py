@@ -16,7 +16,7 @@ from typing import Any
 
 from lycoris_composite import config, environment
 from lycoris_composite.agenda import Task, starting_weights, what_is_left
-from lycoris_composite.checks import FirstRefusal, Request, check_run
+from lycoris_composite.checks import Refusals, Request, check_run
 from lycoris_composite.errors import Stopped, UserError, printable, sentence
 from lycoris_composite.journal import Journal, digest, sole_run
 from lycoris_composite.plan import Plan
@@ -114,7 +114,7 @@ def _without_secrets(arguments: Sequence[str]) -> list[str]:
 
 def _run(own: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> None:
     request = Request(own.config, own.set, flags, own.sd_scripts, own.stage, own.cpu, own.skip_bad)
-    checked = check_run(request, FirstRefusal(), _say, _is_main_process())
+    checked = check_run(request, Refusals(), _say, _is_main_process())
     for line in checked.ignored:
         _say(f"ignored: {line}")
     settings, trainer, stages, plans = checked.settings, checked.trainer, checked.stages, checked.plans

@@ -11,21 +11,19 @@ import gzip
 import importlib.util
 import io
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-if TYPE_CHECKING:
-    from types import ModuleType
+from examples.cg3_mini.narrow import WIDTHS
 
+if TYPE_CHECKING:
     from PIL.Image import Image
 
 Size = tuple[int, int]
 
 # --- the model ---------------------------------------------------------------------------------------------------
 
-UNET_CHANNELS = (32, 64, 128, 128)  # upstream's group norms always have 32 groups
 TEXT_WIDTH = 64  # of the text encoder, and so of the UNet's cross attention
 VAE_CHANNELS = (8, 8, 16, 16)  # four blocks: 8 pixels become one latent cell
 
@@ -34,7 +32,7 @@ def make_model(folder: Path, seed: int = 0) -> Path:
     """A random model of SD 1.x's architecture in diffusers' format, written into `folder`; returns `folder`.
 
     33 MB of UNet, 13 MB of text encoder (all 49408 tokens, 77 positions), 0.3 MB of VAE (factor 8, 4 channels).
-    Upstream builds its own UNet for it only inside `narrow_unet`.
+    Upstream builds its own UNet for it only in a narrow copy (examples/cg3_mini/narrow.py).
     """
     import torch
     from diffusers import DDIMScheduler, StableDiffusionPipeline
@@ -63,29 +61,13 @@ def make_model(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-@contextmanager
-def narrow_unet(original_unet: ModuleType) -> Iterator[None]:
-    """While open, upstream's `library.original_unet` builds UNets as wide as `make_model`'s, instead of SD 1.5's."""
-    narrow = {
-        "BLOCK_OUT_CHANNELS": UNET_CHANNELS,
-        "TIMESTEP_INPUT_DIM": UNET_CHANNELS[0],
-        "TIME_EMBED_DIM": UNET_CHANNELS[0] * 4,
-    }
-    wide = {name: getattr(original_unet, name) for name in narrow}
-    vars(original_unet).update(narrow)
-    try:
-        yield
-    finally:
-        vars(original_unet).update(wide)
-
-
 def _tiny_unet():
     from diffusers import UNet2DConditionModel
 
     # The blocks are diffusers' defaults, which are SD 1.x's.
     return UNet2DConditionModel(
         sample_size=8,
-        block_out_channels=UNET_CHANNELS,
+        block_out_channels=WIDTHS,
         layers_per_block=2,
         cross_attention_dim=TEXT_WIDTH,
         attention_head_dim=8,

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 import world
+from narrow import WIDTHS
 
-UNET_CHANNELS = (32, 64, 128, 128)  # upstream's group norms always have 32 groups
 VAE_CHANNELS = (16, 32, 64, 64)  # four blocks: 8 pixels become one latent cell
 TEXT_WIDTH = 64  # of the text encoder, and so of the UNet's cross attention
 SCALING = 0.18215  # SD 1.x's, which upstream does not read from the model
@@ -31,7 +31,7 @@ def new_unet() -> Any:
     # The blocks are diffusers' defaults, which are SD 1.x's.
     return UNet2DConditionModel(
         sample_size=world.SIDE // 8,
-        block_out_channels=UNET_CHANNELS,
+        block_out_channels=WIDTHS,
         layers_per_block=2,
         cross_attention_dim=TEXT_WIDTH,
         attention_head_dim=4,

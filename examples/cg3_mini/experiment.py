@@ -18,7 +18,9 @@ import scorer
 import torch
 import world
 from gate import wilson
+from narrow import narrow_copy
 
+from lycoris_composite import checkout
 from lycoris_composite.captions import DEFAULT_TEMPLATE, render
 
 HERE = Path(__file__).parent
@@ -54,6 +56,8 @@ def train(
     command += ["--train_data_dir", str(data), "--seed", str(seed), "--set", f"composite.trainer={trainer}"]
     paths = {"pretrained_model_name_or_path": HERE / "base", "tokenizer_cache_dir": HERE / "base"}
     command += [word for key, path in paths.items() for word in (f"--{key}", str(path))]
+    if trainer != "builtin":
+        command += ["--sd_scripts", str(narrow_copy(checkout.find(), folder / "sd-scripts"))]
     if not torch.cuda.is_available():
         command.append("--cpu")
     subprocess.run([*command, *flags], check=True)

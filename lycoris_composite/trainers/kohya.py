@@ -329,14 +329,7 @@ def _main_block(module: ModuleType) -> Any:
 
 
 def _patch_names(network_module: str | None) -> list[str]:
-    names = [
-        "strategies",
-        "dreambooth_dataset",
-        "dreambooth_subset",
-        "collator_class",
-        "checkpoint_loading",
-        "original_unet_widths",
-    ]
+    names = ["strategies", "dreambooth_dataset", "dreambooth_subset", "collator_class", "checkpoint_loading"]
     names += ["random_sampler", "training_loop_start", *_STAGE_PATCHES]
     if (network_module or "").startswith("lycoris"):
         names.append("lycoris_timestep_embedding")

@@ -165,14 +165,6 @@ def checkpoint_loading(use: Probing) -> Any:
     return not (use.folder / "evil").exists()
 
 
-@probe
-def original_unet_widths(use: Probing) -> Any:
-    from accelerate import Accelerator
-
-    *_, unet = use.upstream.module.NetworkTrainer().load_target_model(use.args(), torch.float32, Accelerator(cpu=True))
-    return unet.conv_in.out_channels == 32
-
-
 def one_process_group() -> None:
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
 
@@ -273,7 +265,7 @@ def lycoris_timestep_embedding(use: Probing) -> Any:
 
 
 # What has to be there before a probe can be made, whether its own patch is or not.
-NEEDS = {"training_loop_start": ("original_unet_widths", "lycoris_timestep_embedding")}
+NEEDS = {"training_loop_start": ("lycoris_timestep_embedding",)}
 KILLED = {"accelerate_save_state": "killed", "numpy_savez": "killed.npz"}
 
 

@@ -22,7 +22,6 @@ WITHOUT = {
     "strategies": "RuntimeError: Internal error. TextEncodingStrategy strategy is already set",
     "dreambooth_dataset": "MultipleInvalid: extra keys not allowed @ data['datasets'][0]['composite']",
     "dreambooth_subset": "MultipleInvalid: extra keys not allowed @ data['datasets'][0]['subsets'][0]['trigger']",
-    "original_unet_widths": "RuntimeError: Error(s) in loading state_dict for UNet2DConditionModel",
     "accelerate_frozen_model": "RuntimeError: DistributedDataParallel is not needed when a module doesn't have any parameter",
     "lycoris_timestep_embedding": "AssertionError: duplicated lora name: lora_unet_time_embedding_linear_1",
 }

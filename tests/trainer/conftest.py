@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from examples.cg3_mini.narrow import narrow, narrow_copy
 from lycoris_composite import checkout
 from lycoris_composite.errors import UserError
 from tests.world import World, forking_world
@@ -23,9 +24,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def sd_scripts() -> Path:
+def sd_scripts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     try:
-        return checkout.find()
+        return narrow_copy(checkout.find(), tmp_path_factory.mktemp("narrow") / "sd-scripts")
     except UserError as error:
         pytest.skip(f"needs the real trainer: {error}")
 
@@ -47,6 +48,7 @@ def version_of(sd_scripts: Path, tmp_path_factory: pytest.TempPathFactory) -> Ca
             checkout._clone(str(sd_scripts), ref, folder)
         except UserError as error:
             pytest.skip(f"this clone has no {ref}: {error}")
+        narrow(folder)
         return folder
 
     return get
