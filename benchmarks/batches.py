@@ -110,7 +110,7 @@ def _write_composites(plan, folder: Path) -> None:
     """The first epoch's composites as files, with captions in file order."""
     import kohya_data
 
-    from lycoris_composite.captions import render
+    from lycoris_composite.composites.captions import render
 
     folder.mkdir()
     for index in range(plan.composites):

@@ -37,8 +37,8 @@ def find_checkout(given: str | None, narrow_in: Path | None = None) -> Path:
     """The sd-scripts clone, or the end of the run with a sentence that says where it was looked for. `narrow_in` names a
     folder for a copy that loads the tests' tiny models and no others."""
     from examples.cg3_mini.narrow import narrow_copy
-    from lycoris_composite import checkout
     from lycoris_composite.errors import UserError
+    from lycoris_composite.trainers.kohya import checkout
 
     try:
         found = checkout.find(given)

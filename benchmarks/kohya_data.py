@@ -15,8 +15,8 @@ from accelerate import Accelerator
 from library import config_util, strategy_base, strategy_sd, train_util
 from PIL import Image
 
-from lycoris_composite.dataset import CompositeDataset
-from lycoris_composite.plan import CompositeOptions
+from lycoris_composite.composites.plan import CompositeOptions
+from lycoris_composite.trainers.kohya.dataset import CompositeDataset
 
 Size = tuple[int, int]
 SEED = 42

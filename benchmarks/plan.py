@@ -44,8 +44,8 @@ def _arguments() -> argparse.Namespace:
 
 def _characters(images: int, characters: int) -> list:
     """Characters with images / characters images each, whose widths and heights go from 512 to 1536 pixels."""
-    from lycoris_composite.captions import CaptionRules
-    from lycoris_composite.characters import Character, Subset, TrainingImage
+    from lycoris_composite.data.characters import Character, Subset, TrainingImage
+    from lycoris_composite.data.tags import CaptionRules
 
     rules = CaptionRules(shuffle_caption=True, keep_tokens=1)
     rng = random.Random(SEED)
@@ -65,8 +65,8 @@ def _characters(images: int, characters: int) -> list:
 
 
 def _plan(characters: list):
-    from lycoris_composite.layout import Canvas
-    from lycoris_composite.plan import CompositeOptions, Plan
+    from lycoris_composite.composites.plan import CompositeOptions, Plan
+    from lycoris_composite.data.buckets import Canvas
 
     canvas = Canvas(RESOLUTION, bucket_range=(256, 1024))
     return Plan(characters, canvas, CompositeOptions(), BATCH_SIZE, SEED)

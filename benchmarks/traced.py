@@ -15,7 +15,8 @@ import bench
 
 def main() -> None:
     bench.use_project()
-    from lycoris_composite import launcher, pairing
+    from lycoris_composite import launcher
+    from lycoris_composite.composites import groups as pairing
 
     file, *arguments = sys.argv[1:]
     trace = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)

@@ -11,10 +11,12 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from lycoris_composite import config, sheets
-from lycoris_composite.composites import composite_picture, read
-from lycoris_composite.images import read_image
-from lycoris_composite.overview import Sample
+from lycoris_composite.composites.pictures import composite_picture
+from lycoris_composite.config import settings as config
+from lycoris_composite.data.images import read_image
+from lycoris_composite.look import contact_sheet as sheets
+from lycoris_composite.look.reading import read
+from lycoris_composite.look.statistics import Sample
 
 CONFIG = Path(__file__).with_name("cg3.toml")
 SEED = 22  # its first composites of the three photo subjects show six different photos

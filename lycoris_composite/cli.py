@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from lycoris_composite import __version__, checkout, environment, launcher
+from lycoris_composite import __version__, launcher
 from lycoris_composite.errors import printable
+from lycoris_composite.run import environment
+from lycoris_composite.trainers.kohya import checkout
 
 _DOCTOR = """Says in a table what is there and what it means. With a config: all that a run
 of it would refuse, and what hurts. Changes nothing. Exit code 0: all is well,
@@ -99,7 +101,8 @@ def _add_doctor(commands: Any) -> None:
 
 
 def _doctor(own: argparse.Namespace) -> int:
-    from lycoris_composite import doctor, findings
+    from lycoris_composite.doctor import examine as doctor
+    from lycoris_composite.doctor import findings
 
     sections = doctor.examine(own.config, own.set, own.sd_scripts, own.cpu)
     findings.show(sections)
@@ -116,7 +119,7 @@ def _add_preview(commands: Any) -> None:
 
 
 def _preview(own: argparse.Namespace) -> None:
-    from lycoris_composite.preview import write_preview
+    from lycoris_composite.look.preview import write_preview
 
     paths, lines = write_preview(own.config, own.set, own.epoch, own.count, own.out)
     _print([*lines, *paths])
@@ -130,7 +133,7 @@ def _add_gallery(commands: Any) -> None:
 
 
 def _gallery(own: argparse.Namespace) -> None:
-    from lycoris_composite.gallery import write_gallery
+    from lycoris_composite.look.gallery import write_gallery
 
     page, lines = write_gallery(own.output_dir, own.logs, own.name)
     _print([*lines, page])
@@ -145,7 +148,7 @@ def _add_export(commands: Any) -> None:
 
 
 def _export(own: argparse.Namespace) -> None:
-    from lycoris_composite.export import export
+    from lycoris_composite.look.export import export
 
     folder, count, lines = export(own.config, own.set, own.epochs, own.out)
     _print([*lines, f"{folder}: {count:,} composites"])
@@ -166,7 +169,7 @@ def _add_run(commands: Any) -> None:
 
 def _run(own: argparse.Namespace, flags: Sequence[str]) -> None:
     folder = checkout.find(own.sd_scripts)
-    from lycoris_composite.trainers.kohya import Upstream
+    from lycoris_composite.trainers.kohya.script import Upstream
 
     Upstream(folder, own.script).run_script(flags, own.allow_pickle)
 

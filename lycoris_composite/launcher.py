@@ -14,19 +14,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lycoris_composite import config, environment
-from lycoris_composite.agenda import Task, starting_weights, what_is_left
-from lycoris_composite.checks import Refusals, Request, check_run
+from lycoris_composite.composites.plan import Plan
+from lycoris_composite.composites.sample_prompts import MOST_CHARACTERS, sample_prompts
+from lycoris_composite.config import settings as config
+from lycoris_composite.config.datasets import parse_resolution
+from lycoris_composite.config.effective import config_text, dataset_config, toml_text
+from lycoris_composite.config.stages import Stage
 from lycoris_composite.errors import Stopped, UserError, printable, sentence
-from lycoris_composite.journal import Journal, digest, sole_run
-from lycoris_composite.plan import Plan
-from lycoris_composite.sampling import MOST_CHARACTERS, sample_prompts
-from lycoris_composite.stages import Stage, config_text, dataset_config, toml_text
-from lycoris_composite.states import Sitting, remove_asked_states
-from lycoris_composite.stopping import StopRequest
-from lycoris_composite.subsets import parse_resolution
+from lycoris_composite.preflight.checks import Refusals, Request, check_run
+from lycoris_composite.preflight.resume import Task, starting_weights, what_is_left
+from lycoris_composite.run import environment
+from lycoris_composite.run.files import cannot_write, write_whole
+from lycoris_composite.run.journal import Journal, digest, sole_run
+from lycoris_composite.run.signals import StopRequest
+from lycoris_composite.run.states import Sitting, remove_asked_states
 from lycoris_composite.trainers.kernels import exact_kernels
-from lycoris_composite.whole import cannot_write, write_whole
 
 # What upstream's own writing (logs, folders) meets on a disk that is full, read-only, broken or gone.
 _DISK_REFUSES = {

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 _LONGEST = 900  # seconds that a command may take
-_SD_SCRIPTS = ("train_network", "lycoris_composite.trainers.kohya_trainer", "lycoris_composite.dataset")
-_BUILTIN = ("lycoris_composite.trainers.builtin",)
-_BOTH = ("lycoris.kohya", "lycoris_composite.cli", "lycoris_composite.trainers.kohya", "torch.utils.tensorboard")
+_SD_SCRIPTS = ("train_network", "lycoris_composite.trainers.kohya.trainer", "lycoris_composite.trainers.kohya.dataset")
+_BUILTIN = ("lycoris_composite.trainers.builtin.train",)
+_BOTH = ("lycoris.kohya", "lycoris_composite.cli", "lycoris_composite.trainers.kohya.script", "torch.utils.tensorboard")
 
 
 class ForkServer:
@@ -54,7 +54,7 @@ class ForkServer:
 def _import_all(sd_scripts: str) -> None:
     import importlib
 
-    from lycoris_composite import environment
+    from lycoris_composite.run import environment
 
     environment.go_offline()  # as a command does before it imports these
     if sd_scripts:

@@ -17,7 +17,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from lycoris_composite import launcher
-from lycoris_composite.stages import toml_text
+from lycoris_composite.config.effective import toml_text
 from tests import tiny
 
 LONGEST = 60  # seconds for one input; a hang is a failure

@@ -11,7 +11,7 @@ from typing import Any
 import toml
 from PIL import Image
 
-from lycoris_composite.journal import Journal, StageRecord
+from lycoris_composite.run.journal import Journal, StageRecord
 
 BEGIN = time.mktime((2026, 3, 1, 12, 0, 0, 0, 0, -1))  # when stage 1 of these folders starts, on this machine's clock
 

@@ -13,11 +13,11 @@ import toml
 from hypothesis import settings
 from PIL import Image
 
-from lycoris_composite import config
-from lycoris_composite.captions import CaptionRules
-from lycoris_composite.characters import Character, Subset, TrainingImage
-from lycoris_composite.layout import Canvas
-from lycoris_composite.plan import CompositeOptions, Plan
+from lycoris_composite.composites.plan import CompositeOptions, Plan
+from lycoris_composite.config import settings as config
+from lycoris_composite.data.buckets import Canvas
+from lycoris_composite.data.characters import Character, Subset, TrainingImage
+from lycoris_composite.data.tags import CaptionRules
 
 ROOT = Path(__file__).parents[1]
 PHOTOS = ROOT.parent / "shared" / "data" / "photos"

@@ -15,8 +15,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from lycoris_composite import launcher, whole
-from lycoris_composite.stopping import StopRequest
+from lycoris_composite import launcher
+from lycoris_composite.run import files
+from lycoris_composite.run.signals import StopRequest
 
 BLOWS = {
     "full": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.RLIM_INFINITY)),
@@ -42,13 +43,13 @@ def main() -> None:
 
         StopRequest.signal = property(signal_of)
     else:
-        take_name = whole._take_name
+        take_name = files._take_name
 
         def named(*paths: Any) -> None:
             strike()
             take_name(*paths)
 
-        whole._take_name = named
+        files._take_name = named
     sys.exit(launcher.main(arguments))
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lycoris_composite import config
-from lycoris_composite.subsets import datasets_of, plan_of
+from lycoris_composite.config import settings as config
+from lycoris_composite.config.datasets import datasets_of, plan_of
 from tests.helpers import ROOT
 
 FOLDER = ROOT / "examples" / "cg3_mini"

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from lycoris_composite import __version__, checkout, cli, launcher
+from lycoris_composite import __version__, cli, launcher
 from lycoris_composite.errors import UserError
-from lycoris_composite.trainers import kohya
+from lycoris_composite.trainers.kohya import checkout
+from lycoris_composite.trainers.kohya import script as kohya
 from tests.galleries import BEGIN, write_stage
 from tests.helpers import ROOT, python, write_config
 

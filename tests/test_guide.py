@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import toml
 
-from lycoris_composite import config
-from lycoris_composite.captions import marker, render
-from lycoris_composite.stages import stages_of
+from lycoris_composite.composites.captions import marker, render
+from lycoris_composite.config import settings as config
+from lycoris_composite.config.stages import stages_of
 from tests.helpers import ROOT
 
 EXAMPLE = ROOT / "examples/cg3.toml"

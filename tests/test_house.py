@@ -1,9 +1,10 @@
-"""The order of the rooms (design.md, "The house"), read from the imports without running any."""
+"""The order of the folders (design.md, "The house"), read from the imports without running any."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,62 +13,43 @@ from tests.helpers import ROOT
 
 PACKAGE = "lycoris_composite"
 PATCHES = "sd_scripts_patches"
-# From the roof to the cellar: an import goes to a later line. Rooms on one line do not import each other.
-HOUSE = (
-    ("cli", "train"),
-    ("launcher", "preview", "gallery", "export", "doctor"),
-    ("checks", "advice", "surroundings"),
-    ("losses",),
-    ("samples",),
-    ("trainers.kohya", "trainers.builtin"),
-    ("trainers.kohya_trainer",),
-    ("dataset", "trainers.builtin_data", "trainers.builtin_model"),
-    ("trainers.logs",),
-    ("composites",),
-    ("trainers.kernels", "trainers.optimizers"),
-    ("trainers.networks",),
-    ("trainers.ranks", "trainers.saving", "trainers.machine", "trainers.tokenizers"),
-    ("agenda",),
-    ("inputs", "overview"),
-    ("costs",),
-    ("stages", "sampling", "metadata", "states"),
-    ("journal",),
-    ("subsets",),
-    ("leftout",),
-    ("config",),
-    ("plan",),
-    ("characters",),
-    ("triggers",),
-    ("compose",),
-    ("pairing", "layout", "captions", "tokens", "checkout"),
-    ("images", "whole", "stopping", "findings", "pages", "sheets", "prompts", "environment"),
-    ("errors",),
+# From the roof to the cellar: a folder calls those of later lines and itself. "" holds the files that stand beside them.
+FOLDERS = (
+    "command line",
+    "doctor",
+    "look",
+    "preflight",
+    *("trainers.kohya", "trainers.builtin"),
+    "trainers",
+    "run",
+    "config",
+    "composites",
+    "data",
+    "ground",
 )
-FLOORS = {room: floor for floor, rooms in enumerate(HOUSE) for room in rooms}
-UPSTREAM_ROOMS = (
-    "dataset",
-    *(f"trainers.{name}" for name in ("kohya", "kohya_trainer", "builtin", "builtin_data", "builtin_model")),
-    *(f"trainers.{name}" for name in ("networks", "optimizers", "ranks", "saving", "tokenizers", "logs", "machine", "kernels")),
-)
+BESIDE = {
+    "cli": "command line",
+    "train": "command line",
+    "launcher": "command line",
+    "errors": "ground",
+    "randomness": "ground",
+}
 UPSTREAM = {
-    "torch",
-    "torchvision",
-    "library",
-    "networks",
-    "lycoris",
-    "train_network",
-    "accelerate",
-    "diffusers",
-    "transformers",
+    *("torch", "torchvision", "library", "networks", "lycoris", "train_network", "accelerate", "diffusers", "transformers"),
+    PATCHES,
 }
 
 
-def room_of(path: Path) -> str:
+def name_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT / PACKAGE).with_suffix("").parts)
 
 
-ROOMS = {room_of(path): path for path in sorted((ROOT / PACKAGE).rglob("*.py")) if path.name != "__init__.py"}
+FILES = {name_of(path): path for path in sorted((ROOT / PACKAGE).rglob("*.py")) if path.name != "__init__.py"}
 PATCH_FILES = sorted((ROOT / PATCHES).glob("*.py"))
+
+
+def folder_of(name: str) -> str:
+    return BESIDE.get(name) or name.rpartition(".")[0]
 
 
 def imports_of(path: Path) -> Iterator[str]:
@@ -80,52 +62,63 @@ def imports_of(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def rooms_imported(path: Path) -> set[str]:
-    """Our rooms among a file's imports."""
-    names = (name.removeprefix(f"{PACKAGE}.") for name in imports_of(path) if name.startswith(f"{PACKAGE}."))
-    rooms = (next((room for room in ROOMS if f"{name}.".startswith(f"{room}.")), name) for name in names)
-    return {room for room in rooms if room != "__version__"}
+def files_imported(path: Path) -> set[str]:
+    """Our files among a file's imports."""
+    names = [name.removeprefix(f"{PACKAGE}.") for name in imports_of(path) if name.startswith(f"{PACKAGE}.")]
+    return {file for file in FILES for name in names if f"{name}.".startswith(f"{file}.")}
 
 
 def tops(path: Path) -> set[str]:
     return {name.split(".")[0] for name in imports_of(path)}
 
 
-def test_every_room_has_its_floor():
-    assert set(ROOMS) == set(FLOORS)
+def test_every_file_is_in_a_folder_of_the_house():
+    assert {folder_of(name) for name in FILES} == set(FOLDERS)
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_imports_go_downwards(room):
-    upwards = {other for other in rooms_imported(ROOMS[room]) if FLOORS[other] <= FLOORS[room]}
+def test_imports_go_downwards():
+    floors = {folder: floor for floor, folder in enumerate(FOLDERS)}
+    upwards = {
+        f"{name} -> {other}"
+        for name, path in FILES.items()
+        for other in files_imported(path)
+        if floors[folder_of(other)] < floors[folder_of(name)] or {folder_of(name), folder_of(other)} in SIDE_BY_SIDE
+    }
     assert not upwards
 
 
-@pytest.mark.parametrize("room", sorted(set(ROOMS) - set(UPSTREAM_ROOMS)))
-def test_a_plain_room_imports_neither_torch_nor_upstream(room):
-    assert not tops(ROOMS[room]) & (UPSTREAM | {PATCHES})
+SIDE_BY_SIDE = ({"trainers.kohya", "trainers.builtin"},)  # they do not call each other
 
 
-def test_only_the_trainer_imports_the_dataset():
-    assert [room for room in ROOMS if "dataset" in rooms_imported(ROOMS[room])] == ["trainers.kohya", "trainers.kohya_trainer"]
+def test_no_imports_go_round():
+    try:
+        TopologicalSorter({name: files_imported(path) for name, path in FILES.items()}).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
 
 
-@pytest.mark.parametrize("path", PATCH_FILES, ids=lambda path: path.stem)
-def test_a_patch_imports_upstream_only(path):
-    assert PACKAGE not in tops(path)
+def test_only_trainers_import_torch_and_upstream():
+    plain = {name: path for name, path in FILES.items() if not name.startswith("trainers.")}
+    assert not {name: found for name, path in plain.items() if (found := tops(path) & UPSTREAM)}
 
 
-@pytest.mark.parametrize("path", [*ROOMS.values(), *PATCH_FILES], ids=lambda path: path.stem)
-def test_importing_a_file_does_nothing(path):
+def test_a_patch_imports_upstream_only():
+    assert not [path for path in PATCH_FILES if PACKAGE in tops(path)]
+
+
+def test_importing_a_file_does_nothing():
     """At a file's top level stand imports, definitions and constants, no calls for their effect."""
-    calls = [node.lineno for node in ast.parse(path.read_text(encoding="utf-8")).body if called(node)]
-    assert not calls
+    files = [*FILES.values(), *PATCH_FILES]
+    called = [(path, node.lineno) for path in files for node in ast.parse(path.read_text(encoding="utf-8")).body if does(node)]
+    assert not called
 
 
-def called(node: ast.stmt) -> bool:
+def does(node: ast.stmt) -> bool:
     return isinstance(node, (ast.For, ast.While, ast.With)) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Call))
 
 
-def test_the_packages_own_files_import_nothing():
-    for path in [*(ROOT / PACKAGE).rglob("__init__.py"), ROOT / PATCHES / "__init__.py"]:
-        assert not list(imports_of(path))
+def test_a_folders_own_file_says_what_may_live_there_and_imports_nothing():
+    for path in [*(ROOT / PACKAGE).rglob("*/__init__.py"), ROOT / PATCHES / "__init__.py"]:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert ast.get_docstring(tree), path
+        assert not list(imports_of(path)), path

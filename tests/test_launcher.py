@@ -7,7 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from lycoris_composite import checks, config, inputs, launcher, stages
+from lycoris_composite import launcher
+from lycoris_composite.config import settings as config
+from lycoris_composite.config import stages
+from lycoris_composite.config.effective import toml_text
+from lycoris_composite.preflight import checks, inputs
 from tests.tiny import draw_characters
 
 
@@ -41,7 +45,7 @@ def test_data_is_checked_as_stage_two_will_see_it(tmp_path):
 def test_stage_two_overrides_a_dataset_config_before_the_check(tmp_path):
     settings = settings_for(tmp_path)
     subsets = [{"image_dir": str(path)} for path in sorted((tmp_path / "data").iterdir())]
-    (tmp_path / "data.toml").write_text(stages.toml_text({"datasets": [{"resolution": 64, "subsets": subsets}]}))
+    (tmp_path / "data.toml").write_text(toml_text({"datasets": [{"resolution": 64, "subsets": subsets}]}))
     kohya = {**settings.kohya, "dataset_config": str(tmp_path / "data.toml")}
 
     [plan] = checked_plans(config.Settings(settings.path, kohya, settings.composite, stage2=settings.stage2))

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 import toml
 
-from lycoris_composite import cli, config, launcher
-from lycoris_composite.plan import CompositeOptions
-from lycoris_composite.stages import stages_of
+from lycoris_composite import cli, launcher
+from lycoris_composite.composites.plan import CompositeOptions
+from lycoris_composite.config import settings as config
+from lycoris_composite.config.stages import stages_of
 from tests.helpers import ROOT
 
 README = ROOT / "README.md"

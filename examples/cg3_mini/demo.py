@@ -16,8 +16,8 @@ import experiment
 import pictures
 import sheet
 
-from lycoris_composite import checkout
 from lycoris_composite.errors import UserError
+from lycoris_composite.trainers.kohya import checkout
 
 SEED = 5
 

@@ -20,8 +20,8 @@ import world
 from gate import wilson
 from narrow import narrow_copy
 
-from lycoris_composite import checkout
-from lycoris_composite.captions import DEFAULT_TEMPLATE, render
+from lycoris_composite.composites.captions import DEFAULT_TEMPLATE, render
+from lycoris_composite.trainers.kohya import checkout
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

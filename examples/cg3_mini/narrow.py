@@ -11,7 +11,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from lycoris_composite import checkout
+from lycoris_composite.trainers.kohya import checkout
 
 WIDTHS = (32, 64, 128, 128)  # upstream's group norms always have 32 groups
 _LINES = f"""

@@ -34,7 +34,7 @@ from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from lycoris_composite.tokens import WordTokenizer
+from lycoris_composite.trainers.tokens import WordTokenizer
 
 HERE = Path(__file__).parent
 SEED = 1

@@ -1,1 +1,1 @@
-"""What runs a stage."""
+"""What trains. Only this folder imports torch and upstream."""

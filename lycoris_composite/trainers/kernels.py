@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from lycoris_composite import environment
+from lycoris_composite.run import environment
 from lycoris_composite.trainers.machine import has_gpu, kept_quiet
 
 # LyCORIS reads it in every call that could take a kernel. "torch" is what LyCORIS 3 always computed with.

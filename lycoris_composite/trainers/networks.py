@@ -16,8 +16,8 @@ from typing import Any
 
 import torch
 
+from lycoris_composite.config.stages import Stage
 from lycoris_composite.errors import UserError, nearest, one_line
-from lycoris_composite.stages import Stage
 from lycoris_composite.trainers.machine import kept_quiet
 
 LYCORIS = "lycoris.kohya"

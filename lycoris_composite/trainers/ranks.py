@@ -12,7 +12,7 @@ import torch
 from torch.distributed import TCPStore
 
 from lycoris_composite.errors import UserError
-from lycoris_composite.stopping import StopRequest
+from lycoris_composite.run.signals import StopRequest
 
 _LONGEST_WAIT = timedelta(hours=1)  # the main process reads all inputs meanwhile
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from lycoris_composite.whole import whole
+from lycoris_composite.run.files import whole
 
 
 @contextmanager

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import transformers
-from transformers import CLIPTokenizer
-
-from lycoris_composite.captions import Budget
-from lycoris_composite.checkout import TOKENIZERS
+from lycoris_composite.composites.captions import Budget
 from lycoris_composite.errors import UserError
-from lycoris_composite.tokens import WordTokenizer
+from lycoris_composite.trainers.tokens import WordTokenizer
 
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
+
+TOKENIZERS = ("openai/clip-vit-large-patch14", "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k")  # of SD 1.x and SDXL
 _FILES = ("vocab.json", "tokenizer.json")  # either will do; transformers 5 saves the second alone
 CHUNK = 75  # tokens that CLIP reads at a time, its begin and end left out
 
@@ -33,8 +33,10 @@ def kept_tokenizer(name: str, cache: str | None) -> CLIPTokenizer:
 
 
 def _loaded(name: str, folder: Path | None) -> CLIPTokenizer:
+    import transformers
+
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(folder or name, local_files_only=True)
+        tokenizer = transformers.CLIPTokenizer.from_pretrained(folder or name, local_files_only=True)
         if not set(tokenizer.tokenize("a")) <= set(tokenizer.all_special_tokens):  # transformers 5 makes one of no files
             return tokenizer
     except Exception:  # a file that is missing, torn or of another version raises any kind

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from lycoris_composite import gallery
+from lycoris_composite.look import gallery
 from tests.browser.checks import WIDTHS, check_page, open_page
 from tests.galleries import BEGIN, write_journal, write_log, write_stage
 

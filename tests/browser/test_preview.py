@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lycoris_composite.preview import write_preview
+from lycoris_composite.look.preview import write_preview
 from tests import tiny
 from tests.browser.checks import WIDTHS, check_page, open_page
 from tests.helpers import kohya_settings

@@ -1,1 +1,1 @@
-from tests.trainer.conftest import sd_scripts, version_of, world  # noqa: F401 - the fixtures
+from tests.trainers.kohya.conftest import sd_scripts, version_of, world  # noqa: F401 - the fixtures

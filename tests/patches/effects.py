@@ -292,10 +292,10 @@ def run(name: str, is_patched: bool, use: Probing) -> Any:
 def _probed(name: str, is_patched: bool, use: Probing) -> Any:
     from library.strategy_base import TextEncodingStrategy
 
-    from lycoris_composite.states import Sitting
-    from lycoris_composite.stopping import StopRequest
-    from lycoris_composite.trainers import kohya
-    from lycoris_composite.trainers.kohya_trainer import RunHooks
+    from lycoris_composite.run.signals import StopRequest
+    from lycoris_composite.run.states import Sitting
+    from lycoris_composite.trainers.kohya import script as kohya
+    from lycoris_composite.trainers.kohya.trainer import RunHooks
 
     skipped = frozenset({os.path.normpath(use.world / "data/1_rin/01.png")})
     use.hooks = RunHooks(Sitting("run", 1, use.folder / "out.safetensors", StopRequest(), skipped=skipped))
@@ -313,7 +313,7 @@ def _probed(name: str, is_patched: bool, use: Probing) -> Any:
 
 def main() -> None:
     folder, world = (Path(argument).resolve() for argument in sys.argv[1:])
-    from lycoris_composite.trainers.kohya import Upstream, _patch_names
+    from lycoris_composite.trainers.kohya.script import Upstream, _patch_names
 
     upstream = Upstream(folder, "train_network")
     sys.path.append(str(folder))

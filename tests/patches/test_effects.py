@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from lycoris_composite.trainers.kohya import _patch_names
+from lycoris_composite.trainers.kohya.script import _patch_names
 from tests.helpers import ROOT
-from tests.trainer.conftest import VERSIONS
+from tests.trainers.kohya.conftest import VERSIONS
 from tests.world import World
 
 pytestmark = pytest.mark.trainer

@@ -1,0 +1,255 @@
+"""Panel captions, a template and a token budget, to a composite's one caption.
+
+Each panel's caption is varied on its own, so the left character's tags never wander to the right. What an option
+means, and the order of its draws, is upstream's (`BaseDataset.process_caption`); a test compares them.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+import string
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from lycoris_composite.data.tags import CaptionRules, Tags, parse, pieces, with_separators, without_tags
+from lycoris_composite.errors import UserError
+
+FIELDS = ("left", "right", "left_tags", "right_tags")
+_FIELD_LIST = "{" + "}, {".join(FIELDS) + "}"
+_COMMAS = (", ", ", ")
+DEFAULT_TEMPLATE = "{left}/{right}/COMPOSITE, {left_tags}, {right_tags}"
+
+
+@dataclass(frozen=True)
+class PanelCaption:
+    """One panel's caption as it is in its file, its character's trigger word, and how captions spell that where they do
+    so in more ways than this one."""
+
+    text: str
+    trigger: str
+    rules: CaptionRules
+    spellings: tuple[str, ...] = ()
+
+    @cached_property
+    def settled(self) -> tuple[str, Tags] | None:
+        """Its name and tags before chance has its say: the same in every composite. None where wildcards change them."""
+        return None if self.rules.enable_wildcard else _own_tags(self, None)
+
+
+@lru_cache(maxsize=1 << 16)
+def panel_caption(text: str, trigger: str, rules: CaptionRules, spellings: tuple[str, ...] = ()) -> PanelCaption:
+    """A PanelCaption that is parsed once for as long as it is in use."""
+    return PanelCaption(text, trigger, rules, spellings)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """At most `limit` tokens as `count` counts a caption's, begin and end tokens left out."""
+
+    limit: int
+    count: Callable[[str], int]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The step being trained and how many there will be, for `token_warmup_step`: steps, or below 1 a share of all."""
+
+    step: int = 0
+    total_steps: int = 0
+
+    def grown(self, free: int, rules: CaptionRules) -> int:
+        """How many of `free` tags the warm-up has let in."""
+        warmup = rules.token_warmup_step
+        if warmup < 1:
+            warmup = math.floor(warmup * self.total_steps)
+        if not warmup or self.step >= warmup:
+            return free
+        return math.floor(self.step * (free - rules.token_warmup_min) / warmup) + rules.token_warmup_min
+
+
+NO_PROGRESS = Progress()
+
+
+_FIRST_TO_GO = ("free", "last", "kept")
+
+
+def check_template(template: str) -> None:
+    """Raises ValueError naming a field that is none of FIELDS, or the broken brace."""
+    for _, field, spec, conversion in string.Formatter().parse(template):
+        if field is not None and (field not in FIELDS or spec or conversion):
+            raise ValueError(f"unknown field {{{field}}}; the fields are {_FIELD_LIST}")
+
+
+def marker(template: str) -> str | None:
+    """The word that marks a composite, `COMPOSITE` in the default template: the fixed text behind the names, or the
+    next piece that is fixed, or what stands before the names."""
+    pieces = [list(string.Formatter().parse(piece)) for piece in template.split(",")]
+    named = next((place for place, piece in enumerate(pieces) if any(field in ("left", "right") for _, field, *_ in piece)), 0)
+    *_, (behind, last_field, *_) = pieces[named]
+    fixed = [piece[0][0] for piece in pieces[named + 1 :] if len(piece) == 1 and piece[0][1] is None]
+    for text in ("" if last_field else behind, *fixed, pieces[named][0][0]):
+        words = re.findall(r"[^\s/|+&_-]+", text)
+        if words:
+            return words[-1]
+    return None
+
+
+def render(template: str, triggers: Sequence[str], tags: Sequence[Sequence[str]], joints: Sequence[str] = _COMMAS) -> str:
+    """The template filled in; a tag list that is empty leaves no stray comma. `joints` stand between each side's tags."""
+    return "".join(text for _, text in spans(template, triggers, tags, joints))
+
+
+def spans(
+    template: str, triggers: Sequence[str], tags: Sequence[Sequence[str]], joints: Sequence[str] = _COMMAS
+) -> list[tuple[str, str]]:
+    """The filled template in pieces, each after what it is: `left` or `right` for tags, `name` for all else. A piece
+    holds the comma behind it."""
+    sides = (joint.join(side) for joint, side in zip(joints, tags, strict=True))
+    values = dict(zip(FIELDS, (*triggers, *sides), strict=True))
+    found: list[tuple[str, str]] = []
+    for part in _parts(template):
+        filled = [(_ROLES.get(field, "name"), fixed if field is None else values[field]) for fixed, field in part]
+        filled = [(role, text) for role, text in filled if text]
+        if filled and found:
+            role, text = found[-1]
+            found[-1] = role, f"{text}, "
+        found += filled
+    return found
+
+
+_ROLES = {"left_tags": "left", "right_tags": "right"}
+
+
+@lru_cache(maxsize=16)
+def _parts(template: str) -> list[list[tuple[str, str | None]]]:
+    """The template's parts between commas, each a list of fixed texts and of fields."""
+    parts = []
+    for part in template.split(","):
+        parsed = list(string.Formatter().parse(part.strip()))
+        pieces = [((fixed, None), ("", field)) for fixed, field, *_ in parsed]
+        parts.append([piece for pair in pieces for piece in pair if piece != ("", None)])
+    return parts
+
+
+@dataclass(frozen=True)
+class CaptionParts:
+    """A composite's caption before it is one text: by side, the trigger word, the tags, the tags that the budget had no
+    room for, and what stands between tags."""
+
+    triggers: tuple[str, ...]
+    tags: tuple[list[str], ...]
+    cut: tuple[list[str], ...]
+    joints: tuple[str, ...] = _COMMAS
+
+    def text(self, template: str) -> str:
+        return render(template, self.triggers, self.tags, self.joints)
+
+    def spans(self, template: str) -> list[tuple[str, str]]:
+        return spans(template, self.triggers, self.tags, self.joints)
+
+
+def caption_parts(
+    template: str,
+    panels: Sequence[PanelCaption],
+    rng: random.Random,
+    epoch: int,
+    progress: Progress = NO_PROGRESS,
+    budget: Budget | None = None,
+    by_separator: bool = False,
+) -> CaptionParts | None:
+    """One draw of all that the panels' rules leave to chance. `by_separator` joins tags by `caption_separator`, as upstream
+    does it since v0.11.1 where it has shuffled them; before, it always takes a comma.
+
+    The caption is dropped as a whole (None) where upstream would drop every panel's own. Over the budget, the panel with
+    more free tags gives up its last ones, then all do, one each: so none is cut alone, and none with few tags loses them
+    to one with many. Protected tags go after all others.
+    """
+    if _dropped(panels, rng, epoch):
+        return None
+    names, sides = [], []
+    for panel in panels:
+        name, tags = panel.settled or _own_tags(panel, rng)
+        names.append(name)
+        sides.append(_vary(tags, panel.rules, rng, progress))
+    triggers = tuple(names)
+    joints = tuple(f"{panel.rules.caption_separator} " if by_separator else ", " for panel in panels)
+    kept = sides if budget is None else _fit(template, triggers, sides, joints, budget)
+    cut = tuple(_cut(side, own) for side, own in zip(sides, kept, strict=True))
+    return CaptionParts(triggers, tuple(side.in_order for side in kept), cut, joints)
+
+
+def _cut(side: Tags, kept: Tags) -> list[str]:
+    """What `_shortened` took from the end of each part."""
+    return [tag for part in _FIRST_TO_GO for tag in getattr(side, part)[len(getattr(kept, part)) :]]
+
+
+def single_caption(panel: PanelCaption, rng: random.Random, epoch: int, progress: Progress = NO_PROGRESS) -> str:
+    """A single image's caption, one draw of all that its rules leave to chance. The trigger word stays where it is."""
+    if _dropped([panel], rng, epoch):
+        return ""
+    tags = _vary(with_separators(parse(panel.text, panel.rules, rng), panel.rules), panel.rules, rng, progress)
+    return ", ".join(tags.in_order)
+
+
+def _dropped(panels: Sequence[PanelCaption], rng: random.Random, epoch: int) -> bool:
+    rate = min(panel.rules.caption_dropout_rate for panel in panels)
+    if rate > 0 and rng.random() < rate:
+        return True
+    every = [panel.rules.caption_dropout_every_n_epochs for panel in panels]
+    return all(count > 0 and epoch % count == 0 for count in every)
+
+
+def _own_tags(panel: PanelCaption, rng: random.Random | None) -> tuple[str, Tags]:
+    """The trigger word as this caption spells it, and the tags without it: that stands in the joined name, and once more
+    would only cost tokens."""
+    rules, spellings = panel.rules, panel.spellings or (panel.trigger,)
+    tags = parse(panel.text, rules, rng)
+    names = [piece.strip() for tag in tags.in_order for piece in pieces(tag, rules) if piece.strip() in spellings]
+    return names[0] if names else panel.trigger, with_separators(without_tags(tags, spellings, rules), rules)
+
+
+def _vary(tags: Tags, rules: CaptionRules, rng: random.Random, progress: Progress) -> Tags:
+    """The tags after warm-up, shuffling and tag dropout."""
+    free = tags.free[: progress.grown(len(tags.free), rules)]
+    if rules.shuffle_caption:
+        rng.shuffle(free)
+    if rules.caption_tag_dropout_rate > 0:
+        free = [tag for tag in free if rng.random() >= rules.caption_tag_dropout_rate]
+    return Tags(tags.kept, free, tags.last)
+
+
+def _fit(template: str, triggers: Sequence[str], sides: Sequence[Tags], joints: Sequence[str], budget: Budget) -> list[Tags]:
+    """The sides with as many tags as the budget has room for."""
+
+    def fits(rounds: int) -> bool:
+        tags = [side.in_order for side in _shortened(sides, rounds)]
+        return budget.count(render(template, triggers, tags, joints)) <= budget.limit
+
+    if fits(0):
+        return list(sides)
+    rounds = range(1, sum(_longest(sides, part) for part in _FIRST_TO_GO) + 1)
+    place = bisect_left(rounds, True, key=fits)
+    if place == len(rounds):
+        raise UserError(
+            f"{'/'.join(triggers)}: the joined name alone is over {budget.limit} tokens; "
+            "shorten the trigger words or raise max_token_length."
+        )
+    return _shortened(sides, rounds[place])
+
+
+def _shortened(sides: Sequence[Tags], rounds: int) -> list[Tags]:
+    """The sides after the longest of them has given up its last tag, or all that are as long, a number of times."""
+    most = {}
+    for part in _FIRST_TO_GO:
+        longest = _longest(sides, part)
+        most[part] = max(0, longest - rounds)
+        rounds -= longest - most[part]
+    return [Tags(**{part: getattr(side, part)[:count] for part, count in most.items()}) for side in sides]
+
+
+def _longest(sides: Sequence[Tags], part: str) -> int:
+    return max(len(getattr(side, part)) for side in sides)

@@ -1,0 +1,48 @@
+"""Panels to one image, latent or mask, each at its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lycoris_composite.composites.layouts import Box, composite_size
+
+
+def join_panels(panels: Sequence[Any], boxes: Sequence[Box], axes: tuple[int, int] = (-2, -1)) -> Any:
+    """Arrays of numpy or torch, each laid at its box: (…, h_i, w_i) each -> (…, h, w).
+
+    `axes` are those of height and width: (-2, -1) for latents, masks and channel-first pictures, (0, 1) for channel-last
+    ones. An element stands for as many pixels as the first box has per element: 1 in a picture, 8 in a latent of SD. All
+    panels need one dtype and the shape that their boxes say, else ValueError naming the panel. The panels stay as they were.
+
+    >>> join_panels([np.zeros((1, 2)), np.ones((1, 1))], [Box(0, 0, 2, 1), Box(2, 0, 1, 1)])
+    array([[0., 0., 1.]])
+    """
+    first = panels[0]
+    rows, columns = (axis % first.ndim for axis in axes)
+    cell = boxes[0].width // first.shape[columns]
+    width, height = composite_size(boxes)
+    joined = _zeros(first, _with_size(first.shape, rows, height // cell, columns, width // cell))
+    for number, (panel, box) in enumerate(zip(panels, boxes, strict=True)):
+        expected = _with_size(first.shape, rows, box.height // cell, columns, box.width // cell)
+        if tuple(panel.shape) != expected or panel.dtype != first.dtype:
+            raise ValueError(
+                f"panel {number} is {tuple(panel.shape)} {panel.dtype}, but {expected} {first.dtype} has its place"
+            )
+        place = [slice(None)] * first.ndim
+        place[rows] = slice(box.top // cell, box.top // cell + expected[rows])
+        place[columns] = slice(box.left // cell, box.left // cell + expected[columns])
+        joined[tuple(place)] = panel
+    return joined
+
+
+def _zeros(like: Any, shape: Sequence[int]) -> Any:
+    return np.zeros(shape, like.dtype) if isinstance(like, np.ndarray) else like.new_zeros(shape)
+
+
+def _with_size(shape: Sequence[int], rows: int, height: int, columns: int, width: int) -> tuple[int, ...]:
+    found = list(shape)
+    found[rows], found[columns] = height, width
+    return tuple(found)

@@ -1,0 +1,74 @@
+"""Panel aspect ratios, an area and a multiple, to the panels' places in a composite. Sizes are (width, height) in pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+from lycoris_composite.data.buckets import Canvas, Size
+
+
+class Box(NamedTuple):
+    """A panel's place in a composite, in pixels from its left upper corner."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+    @property
+    def size(self) -> Size:
+        return self.width, self.height
+
+
+def panel_boxes(buckets: Sequence[Size], canvas: Canvas) -> tuple[Box, ...]:
+    """The places of panels whose images are in these buckets, by the canvas's layout. Sizes are in multiples, the composite's
+    area is at most the canvas's. Raises ValueError where not even one multiple per panel fits.
+
+    >>> panel_boxes([(512, 768), (768, 512)], Canvas((768, 768)))
+    (Box(left=0, top=0, width=320, height=512), Box(left=320, top=0, width=768, height=512))
+    """
+    return LAYOUTS[canvas.aspect](buckets, canvas)
+
+
+def _natural_row(buckets: Sequence[Size], canvas: Canvas) -> tuple[Box, ...]:
+    """Side by side, one height for all, widths by the buckets' aspect ratios. The tallest height that fits is taken."""
+    step = canvas.multiple
+    aspects = [width / height for width, height in buckets]
+    tallest = canvas.area // (len(buckets) * step)  # no panel is narrower than a multiple
+    if canvas.no_upscale:
+        tallest = min(tallest, *(height for _, height in buckets))
+    for height in range(tallest // step * step, 0, -step):
+        widths = [max(step, round(aspect * height / step) * step) for aspect in aspects]
+        if height * sum(widths) <= canvas.area:
+            return _row(widths, height)
+    raise _too_small(len(buckets), canvas)
+
+
+def _equal_row(buckets: Sequence[Size], canvas: Canvas) -> tuple[Box, ...]:
+    """Side by side, the canvas split into equal panels, whatever the buckets are."""
+    panels, step = len(buckets), canvas.multiple
+    width, height = canvas.size[0] // panels // step * step, canvas.size[1] // step * step
+    if not width or not height:
+        raise _too_small(panels, canvas)
+    return _row([width] * panels, height)
+
+
+# What `aspect` names, in one signature: buckets and canvas to places.
+LAYOUTS: Mapping[str, Callable[[Sequence[Size], Canvas], tuple[Box, ...]]] = {"natural": _natural_row, "equal": _equal_row}
+
+
+def _row(widths: Sequence[int], height: int) -> tuple[Box, ...]:
+    lefts = accumulate(widths, initial=0)
+    return tuple(Box(left, 0, width, height) for left, width in zip(lefts, widths, strict=False))
+
+
+def _too_small(panels: int, canvas: Canvas) -> ValueError:
+    width, height = canvas.size
+    return ValueError(f"{width}x{height} is too small for {panels} panels in multiples of {canvas.multiple}")
+
+
+def composite_size(boxes: Sequence[Box]) -> Size:
+    """The size of what holds all panels."""
+    return max(box.left + box.width for box in boxes), max(box.top + box.height for box in boxes)

@@ -1,0 +1,274 @@
+"""(epoch, index) to what one composite is: characters, pairing, layout and captions in one chain.
+
+Training and every preview ask this one plan, so no picture can show what training does not do.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations, product
+
+import numpy as np
+
+from lycoris_composite.composites.captions import (
+    DEFAULT_TEMPLATE,
+    NO_PROGRESS,
+    Budget,
+    CaptionParts,
+    Progress,
+    caption_parts,
+    panel_caption,
+)
+from lycoris_composite.composites.groups import PANELS, Groups, epoch_groups
+from lycoris_composite.composites.layouts import Box, composite_size, panel_boxes
+from lycoris_composite.data.buckets import Canvas, Size, bucket_of
+from lycoris_composite.data.characters import Character, TrainingImage
+from lycoris_composite.errors import UserError
+from lycoris_composite.randomness import generator
+
+# With `join = "pixel"` and cached latents, the pictures of this many epochs are encoded and come round again:
+# more variety costs one VAE pass per composite, and two is the least at which consecutive epochs differ.
+CACHED_PIXEL_EPOCHS = 2
+
+
+@dataclass(frozen=True)
+class CompositeOptions:
+    """What `[composite]` says about the composites themselves."""
+
+    caption: str = DEFAULT_TEMPLATE
+    composites_per_image: float = 1.0
+    join: str = "latent"
+    aspect: str = "natural"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One image in a composite: its character, its place there in pixels, and whether it is mirrored."""
+
+    character: Character
+    image: TrainingImage
+    caption: str
+    box: Box
+    flipped: bool
+
+    @property
+    def size(self) -> Size:
+        """(width, height) in pixels."""
+        return self.box.size
+
+
+@dataclass(frozen=True)
+class Composite:
+    """One training sample: panels in the order of their captions, and what (epoch, index) it is."""
+
+    epoch: int
+    index: int
+    panels: tuple[Panel, ...]
+
+    @property
+    def size(self) -> Size:
+        return composite_size(self.boxes)
+
+    @property
+    def boxes(self) -> list[Box]:
+        return [panel.box for panel in self.panels]
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """An epoch's groups, and its batches: batch b holds the composites `order[starts[b]:starts[b + 1]]`."""
+
+    groups: Groups
+    order: np.ndarray
+    starts: np.ndarray
+
+
+class Plan:
+    """All composites of a run. Holds what grows with images and characters; an epoch's groups come on demand.
+
+    `composites` is an epoch's count, `batches` its number of batches, the same in every epoch (upstream's loader
+    asks once), each batch of one composite size and at most `batch_size` long. `by_separator` is `caption_parts`'s, `panels`
+    counts a composite's panels.
+    """
+
+    def __init__(
+        self,
+        characters: Sequence[Character],
+        canvas: Canvas,
+        options: CompositeOptions,
+        batch_size: int,
+        seed: int,
+        by_separator: bool = False,
+        panels: int = PANELS,
+    ) -> None:
+        self.characters = tuple(characters)
+        self.canvas = canvas
+        self.options = options
+        self.batch_size = batch_size
+        self.seed = seed
+        self.by_separator = by_separator
+        self.panels = panels
+        self._cycle_epochs: int | None = None
+        self.composites = max(1, round(options.composites_per_image * sum(_weight(c) * len(c.images) for c in characters)))
+        # One flat list of images, each character's at its offset: groups stay plain integer arrays.
+        self._offsets = np.cumsum([0, *(len(c.images) for c in characters)])
+        buckets = [bucket_of(image.size, canvas) for c in characters for image in c.images]
+        self._buckets = sorted(set(buckets))
+        numbers = {bucket: number for number, bucket in enumerate(self._buckets)}
+        self._image_bucket = np.array([numbers[bucket] for bucket in buckets], np.int32)
+        self._layouts = self._reachable_layouts()
+        self._bucket_panel_sizes = _sizes_by_bucket(self._layouts, len(self._buckets))
+        self.sizes = tuple(sorted({composite_size(boxes) for boxes in self._layouts.values()}))
+        self._size_table = self._make_size_table()
+        most = (self.composites + len(self.sizes) * (batch_size - 1)) // batch_size
+        self.batches = min(self.composites, most)
+        self._epoch = lru_cache(maxsize=2)(self._make_epoch)
+
+    def __getstate__(self) -> dict:
+        return {key: value for key, value in self.__dict__.items() if key != "_epoch"}
+
+    def __setstate__(self, state: dict) -> None:
+        self.__dict__.update(state)
+        self._epoch = lru_cache(maxsize=2)(self._make_epoch)
+
+    def batch(self, epoch: int, number: int) -> list[int]:
+        """The indices of the composites in one batch of an epoch."""
+        plan = self._epoch(self._picture_epoch(epoch))
+        return plan.order[plan.starts[number] : plan.starts[number + 1]].tolist()
+
+    def composite(self, epoch: int, index: int) -> Composite:
+        """The composite at (epoch, index), epochs counted from 1."""
+        epoch = self._picture_epoch(epoch)
+        groups = self._epoch(epoch).groups
+        who, which = groups.characters[index].tolist(), groups.images[index].tolist()
+        buckets = tuple(int(self._image_bucket[self._offsets[c] + i]) for c, i in zip(who, which, strict=True))
+        flips = self._flips(epoch, index, who)
+        panels = []
+        for c, i, box, flipped in zip(who, which, self._layouts[buckets], flips, strict=True):
+            character = self.characters[c]
+            panels.append(Panel(character, character.images[i], character.captions[i], box, flipped))
+        return Composite(epoch, index, tuple(panels))
+
+    def caption(self, composite: Composite, epoch: int, progress: Progress = NO_PROGRESS, budget: Budget | None = None) -> str:
+        """The composite's caption in an epoch, which changes also where its picture comes round again."""
+        parts = self.caption_parts(composite, epoch, progress, budget)
+        return "" if parts is None else parts.text(self.options.caption)
+
+    def caption_parts(
+        self, composite: Composite, epoch: int, progress: Progress = NO_PROGRESS, budget: Budget | None = None
+    ) -> CaptionParts | None:
+        """What the caption is made of; None where it is dropped."""
+        who = [(panel.caption, panel.character) for panel in composite.panels]
+        panels = [panel_caption(text, c.trigger, c.subset.rules, c.spellings) for text, c in who]
+        rng = generator(self.seed, epoch, composite.index, "caption")
+        return caption_parts(self.options.caption, panels, rng, epoch, progress, budget, self.by_separator)
+
+    def pair_counts(self, epoch: int) -> np.ndarray:
+        """(characters, characters): in how many composites of an epoch each stands before (row) each (column)."""
+        characters = self._epoch(self._picture_epoch(epoch)).groups.characters
+        counts = np.zeros((len(self.characters),) * 2, np.int64)
+        for before, after in combinations(range(self.panels), 2):
+            np.add.at(counts, (characters[:, before], characters[:, after]), 1)
+        return counts
+
+    def panel_sizes(self, character: int, image: int) -> list[Size]:
+        """Every size that an image can take in a composite, sorted."""
+        bucket = int(self._image_bucket[self._offsets[character] + image])
+        return self._bucket_panel_sizes[bucket]
+
+    def panels_apart(self) -> Iterator[Panel]:
+        """Each image once for every size that it can take, not mirrored and at no place: what is encoded where latents
+        are joined."""
+        for number, character in enumerate(self.characters):
+            for place, (image, caption) in enumerate(zip(character.images, character.captions, strict=True)):
+                for size in self.panel_sizes(number, place):
+                    yield Panel(character, image, caption, Box(0, 0, *size), False)
+
+    def cycling(self, epochs: int) -> Plan:
+        """The same plan, its pictures coming round again after so many epochs. Captions do not."""
+        plan = copy.copy(self)
+        plan._cycle_epochs = epochs
+        return plan
+
+    def _picture_epoch(self, epoch: int) -> int:
+        epoch = max(epoch, 1)
+        return epoch if self._cycle_epochs is None else (epoch - 1) % self._cycle_epochs + 1
+
+    def _flips(self, epoch: int, index: int, who: Sequence[int]) -> list[bool]:
+        flippable = [self.characters[c].subset.flip_aug for c in who]
+        if not any(flippable):
+            return [False] * len(who)
+        rng = generator(self.seed, epoch, index, "flip")
+        return [rng.random() < 0.5 and can for can in flippable]
+
+    def _reachable_layouts(self) -> dict[tuple[int, ...], tuple[Box, ...]]:
+        """The panels' places for every tuple of buckets that different characters can bring."""
+        owners: list[set[int]] = [set() for _ in self._buckets]
+        for number in range(len(self.characters)):
+            for bucket in set(self._image_bucket[self._offsets[number] : self._offsets[number + 1]].tolist()):
+                owners[bucket].add(number)
+        found = {}
+        for numbers in product(range(len(owners)), repeat=self.panels):
+            if _can_differ([owners[number] for number in numbers]):
+                try:
+                    found[numbers] = panel_boxes([self._buckets[number] for number in numbers], self.canvas)
+                except ValueError as error:
+                    raise UserError(
+                        f"resolution {error}; raise it in [composite.stage2], or lower bucket_reso_steps."
+                    ) from error
+        return found
+
+    def _make_size_table(self) -> np.ndarray:
+        """The number of a composite's size by its panels' buckets; -1 for those that never meet."""
+        numbers = {size: number for number, size in enumerate(self.sizes)}
+        table = np.full((len(self._buckets),) * self.panels, -1, np.int32)
+        for buckets, boxes in self._layouts.items():
+            table[buckets] = numbers[composite_size(boxes)]
+        return table
+
+    def _make_epoch(self, epoch: int) -> _Epoch:
+        counts = [len(c.images) for c in self.characters]
+        weights = [_weight(c) for c in self.characters]
+        groups = epoch_groups(counts, weights, self.composites, self.seed, epoch, self.panels)
+        buckets = self._image_bucket[self._offsets[groups.characters] + groups.images]
+        sizes = self._size_table[tuple(buckets.T)]
+        order = np.argsort(sizes, kind="stable").astype(np.int32)
+        per_size = np.bincount(sizes, minlength=len(self.sizes))
+        return _Epoch(groups, order, _batch_starts(per_size, self.batch_size, self.batches))
+
+
+def _can_differ(owners: Sequence[set[int]]) -> bool:
+    """Whether each set can give an element of its own: Hall's condition."""
+    counts = range(1, len(owners) + 1)
+    return all(len(set().union(*some)) >= count for count in counts for some in combinations(owners, count))
+
+
+def _sizes_by_bucket(layouts: Mapping[tuple[int, ...], tuple[Box, ...]], buckets: int) -> list[list[Size]]:
+    """For each bucket the sizes that a panel of it can have, sorted."""
+    found: list[set[Size]] = [set() for _ in range(buckets)]
+    for numbers, boxes in layouts.items():
+        for number, box in zip(numbers, boxes, strict=True):
+            found[number].add(box.size)
+    return [sorted(sizes) for sizes in found]
+
+
+def _weight(character: Character) -> int:
+    return character.subset.repeats
+
+
+def _batch_starts(per_size: np.ndarray, batch_size: int, batches: int) -> np.ndarray:
+    """Where each batch starts, and the end: sizes never mix. Epochs differ in how many composites each size has, so
+    full batches are halved until there are `batches`, which is at least what any epoch needs."""
+    lengths = [length for count in per_size.tolist() for length in _lengths(count, batch_size)]
+    while len(lengths) < batches:
+        place = max(range(len(lengths)), key=lengths.__getitem__)
+        lengths[place : place + 1] = [lengths[place] // 2, lengths[place] - lengths[place] // 2]
+    return np.cumsum([0, *lengths])
+
+
+def _lengths(count: int, batch_size: int) -> list[int]:
+    full, rest = divmod(count, batch_size)
+    return [batch_size] * full + ([rest] if rest else [])

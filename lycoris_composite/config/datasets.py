@@ -1,0 +1,317 @@
+"""Kohya's settings to datasets with subsets, before upstream is there to ask.
+
+Training reads its data through upstream. This is the same reading in plain values, so that a mistake in the data is
+found in a second and not when stage 2 begins. Options fall back as upstream's do: subset, dataset, general, flags.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from lycoris_composite.composites.plan import CompositeOptions, Plan
+from lycoris_composite.config.settings import Settings, check_value, read_toml
+from lycoris_composite.data.buckets import Canvas
+from lycoris_composite.data.characters import Subset, characters_of, read_subset
+from lycoris_composite.data.images import is_picture, list_images, pictures_below
+from lycoris_composite.data.left_out import some
+from lycoris_composite.data.tags import CaptionRules
+from lycoris_composite.errors import UserError
+
+SKIP = "skip_image_resolution"  # upstream's since v0.10.2
+_LONGEST_SIDE = 65_536  # pixels; no picture is larger, and lists of buckets grow with it
+OPTION_TYPES: dict[str, type] = {
+    **{rule.name: str if rule.default is None else type(rule.default) for rule in fields(CaptionRules)},
+    **dict.fromkeys(("batch_size", "num_repeats", "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps"), int),
+    **dict.fromkeys(("enable_bucket", "bucket_no_upscale", "flip_aug", "is_reg"), bool),
+    **dict.fromkeys(("class_tokens", "caption_extension", "trigger"), str),
+    "token_warmup_step": float,
+}
+_OTHER_TYPES: dict[str, type] = {
+    **dict.fromkeys(("train_batch_size", "dataset_repeats", "validation_seed", "seed"), int),
+    **dict.fromkeys(("max_train_epochs", "max_train_steps", "gradient_accumulation_steps", "max_token_length"), int),
+    **dict.fromkeys(("train_data_dir", "dataset_config", "pretrained_model_name_or_path", "tokenizer_cache_dir"), str),
+    "validation_split": float,
+}
+# `train_batch_size` and `dataset_repeats` are called so among kohya's flags, and otherwise in dataset_config files.
+# By upstream's script: what bucket_reso_steps has to be a multiple of (its `verify_bucket_reso_steps`; v0.10.1 wants 32 for
+# Lumina), and how the names of its cache files of latents end.
+TRAINERS = {
+    "train_network": (64, "_sd.npz"),
+    "sdxl_train_network": (32, "_sdxl.npz"),
+    "sd3_train_network": (32, "_sd3.npz"),
+    "flux_train_network": (32, "_flux.npz"),
+    "hunyuan_image_train_network": (32, "_hi.npz"),
+    "lumina_train_network": (16, "_lumina.npz"),
+    "anima_train_network": (16, "_anima.npz"),
+}
+FLAG_NAMES = {"batch_size": "train_batch_size", "num_repeats": "dataset_repeats"}
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One of kohya's datasets: what limits a composite, and the subsets that show characters and that are regularization."""
+
+    canvas: Canvas
+    batch_size: int
+    subsets: tuple[Subset, ...]
+    regularization: tuple[Subset, ...] = ()
+
+
+def datasets_of(settings: Mapping[str, Any], aspect: str, config: Mapping[str, Any] | None = None) -> list[Dataset]:
+    """The datasets that the settings name, not yet read from disk. `config` is what their dataset_config holds, where
+    it is not to be read from its file. Raises UserError naming file and key."""
+    if settings.get("dataset_config"):
+        path = Path(settings["dataset_config"])
+        tables = _tables(config or read_toml(path), settings, path)
+        return [_dataset(levels, subsets, aspect) for levels, subsets in tables]
+    if settings.get("in_json"):
+        raise UserError(f'in_json = "{settings["in_json"]}": characters need caption files; use train_data_dir instead.')
+    folder = settings.get("train_data_dir")
+    if not folder:
+        raise UserError("train_data_dir: not set; name the folder of <repeats>_<character> folders, or a dataset_config.")
+    subsets = _folders(Path(folder), "train_data_dir")
+    if settings.get("reg_data_dir"):
+        subsets += [{**subset, "is_reg": True} for subset in _folders(Path(settings["reg_data_dir"]), "reg_data_dir")]
+    return [_dataset([settings], subsets, aspect)]
+
+
+def without_skip(settings: Settings) -> Settings:
+    """The settings as an upstream reads them that leaves out no small pictures."""
+    return replace(settings, kohya={key: value for key, value in settings.kohya.items() if key != SKIP})
+
+
+def check_types(settings: Mapping[str, Any], where: str) -> None:
+    """Raises UserError for a value that the data or its schedule is computed with, and that is of another type. A trainer
+    checks these and all others; a preview has none."""
+    for key, kind in {**OPTION_TYPES, **_OTHER_TYPES}.items():
+        if settings.get(key) is not None:
+            check_value(settings[key], kind, f"{where} {key}")
+
+
+def plan_of(
+    dataset: Dataset, options: CompositeOptions, seed: int, skipped: Collection[str] = (), by_separator: bool = False
+) -> Plan:
+    """The plan of a dataset's composites, its headers and captions read from disk, but for the images to be skipped."""
+    characters = characters_of(_with_some_left(read_subset(subset, skipped)) for subset in dataset.subsets)
+    return Plan(characters, dataset.canvas, options, dataset.batch_size, seed, by_separator)
+
+
+def _with_some_left(subset: Subset) -> Subset:
+    """The subset. Raises UserError for one that skip_image_resolution empties: upstream would train without it."""
+    if subset.small and not subset.images:
+        width, height = subset.largest_skipped or (0, 0)
+        raise UserError(
+            f"{subset.folder}: none of its {len(subset.small):,} picture(s) has more than {width}x{height} pixels, and "
+            "skip_image_resolution leaves out the others; lower it, or take this folder out."
+        )
+    return subset
+
+
+def check_buckets(datasets: Sequence[Dataset], trainer: str) -> None:
+    """Raises UserError for bucket_reso_steps that upstream's script asserts against once it has started."""
+    steps, _ = TRAINERS.get(trainer, (1, ""))
+    for dataset in datasets:
+        if dataset.canvas.bucket_range is not None and dataset.canvas.multiple % steps:
+            raise UserError(
+                f"bucket_reso_steps: {dataset.canvas.multiple} is no multiple of {steps}, which {trainer} needs; "
+                f"give {steps}, or leave it out."
+            )
+
+
+def _folders(folder: Path, key: str) -> list[dict[str, Any]]:
+    """Upstream's `generate_dreambooth_subsets_config_by_subdirs`, but sorted."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; correct {key}.")
+    inner = sorted(path for path in folder.iterdir() if path.is_dir())
+    subsets = [
+        {"image_dir": str(path), "num_repeats": _repeats(path), "class_tokens": path.name.partition("_")[2]}
+        for path in inner
+        if _repeats(path)
+    ]
+    if not subsets:
+        raise UserError(
+            f"{folder}: no <repeats>_<character> folders in it, such as 10_rin; {_how_to_have_some(folder, inner, key)}."
+        )
+    return subsets
+
+
+def _how_to_have_some(folder: Path, inner: Sequence[Path], key: str) -> str:
+    """What to do about a folder that is one level too high or too low, or whose folders have other names."""
+    for path in inner:
+        if any(one.is_dir() and _repeats(one) for one in path.iterdir()):
+            return f"{path} has some, so set {key} to that"
+    if _repeats(folder) and list_images(folder):
+        return f"it holds pictures itself, so set {key} to the folder above it, {folder.parent}"
+    return "rename the characters' folders"
+
+
+def ignored_folders(settings: Mapping[str, Any]) -> list[str]:
+    """A line for each folder of images that upstream passes over for its name, and for images that lie in none."""
+    keys = () if settings.get("dataset_config") else ("train_data_dir", "reg_data_dir")
+    folders = [Path(settings[key]) for key in keys if settings.get(key)]
+    return [line for folder in folders if folder.is_dir() for line in _ignored_in(folder)]
+
+
+def _ignored_in(folder: Path) -> Iterator[str]:
+    inner = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    direct = [path.name for path in inner if is_picture(path.name) and path.is_file()]
+    if direct:
+        yield (
+            f"{folder}: {len(direct):,} picture(s) in it are not trained on: {some(direct)}; "
+            "put them into <repeats>_<character> folders."
+        )
+    for path in inner:
+        pictures = pictures_below(path) if path.is_dir() and not _repeats(path) else []
+        if pictures:
+            yield (
+                f"{path}: its {len(pictures):,} picture(s) are not trained on; name it <repeats>_<character>, such as "
+                f"10_{_without_repeats(path.name)}."
+            )
+
+
+def _without_repeats(name: str) -> str:
+    """A folder's name without what was meant for repeats: `0_ana`, `1.5_ana`, `10-ana`."""
+    return re.sub(r"^[-+\d.,x]*[ _-]+", "", name) or "name"
+
+
+def _repeats(folder: Path) -> int:
+    """What a folder's name says; 0 where upstream passes it over."""
+    try:
+        return max(0, int(folder.name.split("_")[0]))
+    except ValueError:
+        return 0
+
+
+def _tables(config: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> list[tuple[list, list]]:
+    general = config.get("general", {})
+    found = []
+    check_tables(config, path)
+    for dataset in config.get("datasets", []):
+        if "composite" in dataset or "composite" in general:
+            raise UserError(
+                f"{path}: has a composite table of its own; run it with `lycoris-composite run`, "
+                "or remove the table and let [composite] make stage 2."
+            )
+        subsets = dataset.get("subsets", [])
+        for subset in subsets:
+            if not isinstance(subset.get("image_dir"), str):
+                raise UserError(f"{path}: a [[datasets.subsets]] without image_dir; name its folder.")
+        found.append(([dataset, general, settings], subsets))
+    if not found:
+        raise UserError(f"{path}: no [[datasets]] in it; add one with its [[datasets.subsets]].")
+    return found
+
+
+def check_tables(config: Mapping[str, Any], path: Path) -> None:
+    """Raises UserError where a table is something else, or a value of a table is of another type than the code below
+    computes with. Upstream checks the rest."""
+    datasets = config.get("datasets", [])
+    subsets = [dataset.get("subsets", []) for dataset in datasets if isinstance(dataset, dict)] if _is_list(datasets) else []
+    if not _is_list(datasets) or not all(map(_is_list, subsets)) or not isinstance(config.get("general", {}), dict):
+        raise UserError(f"{path}: [general] must be a table, [[datasets]] and [[datasets.subsets]] lists of tables; mend them.")
+    for table in (config.get("general", {}), *datasets, *chain(*subsets)):
+        for key, value in table.items():
+            if key in OPTION_TYPES:
+                check_value(value, OPTION_TYPES[key], f"{path}, {key}")
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
+
+
+def _dataset(levels: Sequence[Mapping[str, Any]], subsets: Sequence[Mapping[str, Any]], aspect: str) -> Dataset:
+    def option(name: str, default: Any = None) -> Any:
+        return _fall_back(name, levels, default)
+
+    def positive(name: str, default: int) -> int:
+        value = option(name, default)
+        if not 1 <= value <= _LONGEST_SIDE:
+            raise UserError(f"{name}: {value} is out of range; give 1 to {_LONGEST_SIDE}.")
+        return value
+
+    bucketed = bool(option("enable_bucket", False))
+    multiple = positive("bucket_reso_steps", 64) if bucketed else 64
+    smallest, largest = positive("min_bucket_reso", 256), positive("max_bucket_reso", 1024)
+    # rounded to the multiple as upstream's adjust_min_max_bucket_reso_by_steps does
+    bounds = (smallest - smallest % multiple, -(-largest // multiple) * multiple) if bucketed else None
+    no_upscale = bucketed and bool(option("bucket_no_upscale", False))
+    canvas = Canvas(
+        size=_fitting_size(parse_resolution(option("resolution")), multiple, bounds),
+        multiple=multiple,
+        bucket_range=bounds,
+        no_upscale=no_upscale,
+        aspect=aspect,
+    )
+    if bucketed and smallest < multiple and not no_upscale:  # upstream would begin its list of buckets at 0
+        raise UserError(f"min_bucket_reso: {smallest} is below bucket_reso_steps, {multiple}; give {multiple} or more.")
+    batch_size = positive("batch_size", 1)
+    # upstream ignores a subset with fewer repeats than one
+    read = [(_subset([subset, *levels]), bool(subset.get("is_reg"))) for subset in subsets]
+    characters = tuple(subset for subset, is_reg in read if subset.repeats > 0 and not is_reg)
+    regularization = tuple(subset for subset, is_reg in read if subset.repeats > 0 and is_reg)
+    return Dataset(canvas, batch_size, characters, regularization)
+
+
+def _fitting_size(size: tuple[int, int], multiple: int, bounds: tuple[int, int] | None) -> tuple[int, int]:
+    """The size. Raises UserError for one that no bucket can have; upstream asserts it."""
+    width, height = size
+    if math.isqrt(width * height) < multiple:
+        raise UserError(
+            f"resolution: {width}x{height} is smaller than {multiple}x{multiple}, one bucket step; give a larger one."
+        )
+    if bounds is not None and not bounds[0] <= min(size) <= max(size) <= bounds[1]:
+        raise UserError(
+            f"resolution: {width}x{height} is beyond min_bucket_reso and max_bucket_reso, {bounds[0]} to {bounds[1]}; "
+            "change one of them."
+        )
+    return size
+
+
+def _subset(levels: Sequence[Mapping[str, Any]]) -> Subset:
+    extension = _fall_back("caption_extension", levels, ".caption")
+    skipped = _fall_back(SKIP, levels[1:])
+    rules = {rule.name: _fall_back(rule.name, levels, rule.default) for rule in fields(CaptionRules)}
+    if not rules["caption_separator"]:
+        raise UserError('caption_separator: empty text separates nothing; write what stands between tags, e.g. ",".')
+    return Subset(
+        folder=_fall_back("image_dir", levels),
+        repeats=_fall_back("num_repeats", levels, 1),
+        class_tokens=_fall_back("class_tokens", levels),
+        caption_extension=extension if extension.startswith(".") else f".{extension}",
+        rules=CaptionRules(**rules),
+        flip_aug=bool(_fall_back("flip_aug", levels, False)),
+        trigger=levels[0].get("trigger"),
+        held_out=_fall_back("validation_split", levels[1:], 0.0),
+        held_out_seed=_fall_back("validation_seed", levels[1:], 0),
+        largest_skipped=None if skipped is None else parse_resolution(skipped, SKIP),
+    )
+
+
+def _fall_back(name: str, levels: Sequence[Mapping[str, Any]], default: Any = None) -> Any:
+    for level in levels:
+        value = level.get(name)
+        if value is None and level is levels[-1]:
+            value = level.get(FLAG_NAMES.get(name, name))
+        if value is not None:
+            return value
+    return default
+
+
+def parse_resolution(value: Any, key: str = "resolution") -> tuple[int, int]:
+    """Kohya's `resolution`: "768,512", "768", 768 or [768, 512] -> (width, height)."""
+    if value is None:
+        raise UserError('resolution: not set; give the training size, e.g. resolution = "640,640".')
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
+    try:
+        sizes = [int(part) for part in parts]
+    except (TypeError, ValueError, OverflowError):
+        sizes = []
+    if len(sizes) not in (1, 2) or not 1 <= min(sizes) <= max(sizes) <= _LONGEST_SIDE:
+        raise UserError(f'{key}: {value!r} is no size; write "width,height" in pixels.')
+    return sizes[0], sizes[-1]

@@ -1,0 +1,95 @@
+"""What a stage costs: pictures through the VAE, batches, steps. Counted as upstream counts, before it is there to ask."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lycoris_composite.composites.captions import Progress
+from lycoris_composite.composites.plan import CACHED_PIXEL_EPOCHS, Plan
+from lycoris_composite.config.datasets import Dataset
+from lycoris_composite.config.stages import Stage
+from lycoris_composite.data.buckets import Size, bucket_of
+
+_DEFAULT_STEPS = 1600  # upstream's max_train_steps
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One process's way through a stage: an epoch's batches and steps, and how many epochs and steps there are."""
+
+    batches: int
+    steps_an_epoch: int
+    epochs: int
+    steps: int
+
+    def progress(self, epoch: int, batch: int, batches: int) -> Progress:
+        """The step that takes a batch of a dataset that has so many, as if an epoch took its batches in order."""
+        return Progress((epoch - 1) * self.steps_an_epoch + batch * self.steps_an_epoch // batches, self.steps)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage goes through: samples and batches an epoch, the pictures that are encoded before training, and those that
+    a sample is encoded from where no latents are cached."""
+
+    samples: int
+    batches: int
+    encoded: int
+    encoded_a_sample: int = 1
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A stage's cost. `encoded` counts pictures through the VAE before training, `encoded_a_step` those of each step
+    where no latents are cached (on average)."""
+
+    schedule: Schedule
+    samples: int
+    encoded: int
+    encoded_a_step: float
+
+
+def schedule_of(settings: Mapping[str, Any], batches: int) -> Schedule:
+    """`max_train_epochs` wins over `max_train_steps`; a step takes `gradient_accumulation_steps` batches."""
+    steps_an_epoch = max(1, -(-batches // (settings.get("gradient_accumulation_steps") or 1)))
+    epochs, steps = settings.get("max_train_epochs"), settings.get("max_train_steps") or _DEFAULT_STEPS
+    if epochs is not None:
+        return Schedule(batches, steps_an_epoch, epochs, epochs * steps_an_epoch)
+    return Schedule(batches, steps_an_epoch, -(-steps // steps_an_epoch), steps)
+
+
+def single_work(datasets: Sequence[Dataset]) -> Work:
+    """Of single images, each in its bucket: `datasets` as the stage sees them, their subsets read."""
+    samples = batches = encoded = 0
+    for dataset in datasets:
+        shown: Counter[Size] = Counter()
+        for subset in dataset.subsets:
+            for image in subset.images:
+                shown[bucket_of(image.size, dataset.canvas)] += subset.repeats
+                encoded += 1 + subset.flip_aug
+        samples += shown.total()
+        batches += sum(-(-count // dataset.batch_size) for count in shown.values())
+    return Work(samples, batches, encoded)
+
+
+def composite_work(plans: Sequence[Plan]) -> Work:
+    """Of composites. Each image is encoded once for each size that its panel can have, or each composite of the epochs
+    that a cache of pictures holds."""
+    encoded = 0
+    for plan in plans:
+        if plan.options.join == "pixel":
+            encoded += CACHED_PIXEL_EPOCHS * plan.composites
+            continue
+        encoded += sum(1 + panel.character.subset.flip_aug for panel in plan.panels_apart())
+    apart = max(plan.panels if plan.options.join == "latent" else 1 for plan in plans)
+    return Work(sum(plan.composites for plan in plans), sum(plan.batches for plan in plans), encoded, apart)
+
+
+def cost_of(stage: Stage, work: Work) -> Cost:
+    schedule = schedule_of(stage.settings, work.batches)
+    if stage.caches_latents:
+        return Cost(schedule, work.samples, work.encoded, 0)
+    return Cost(schedule, work.samples, 0, work.samples * work.encoded_a_sample / schedule.steps_an_epoch)

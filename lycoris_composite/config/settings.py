@@ -1,0 +1,191 @@
+"""The TOML file and `--set` to checked settings. Only `[composite]` is ours; all else is kohya's and stays as it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import toml
+
+from lycoris_composite.composites.captions import check_template
+from lycoris_composite.composites.plan import CompositeOptions
+from lycoris_composite.errors import UserError, nearest
+
+DEFAULT_TRAINER = "train_network"
+SECRETS = ("wandb_api_key", "huggingface_token")  # kohya's options whose values are shown and written nowhere
+_CHOICES = {"join": ("latent", "pixel"), "aspect": ("natural", "equal")}
+_OPTIONS = {option.name: type(option.default) for option in fields(CompositeOptions)}
+_KEYS = {*_OPTIONS, "trainer", "stage2"}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A config file. `kohya` is flattened as upstream flattens it: its tables only group, a later key wins. An empty text
+    is an unset key: GUIs export all of their fields."""
+
+    path: Path
+    kohya: Mapping[str, Any]
+    composite: CompositeOptions
+    trainer: str = DEFAULT_TRAINER
+    stage2: Mapping[str, Any] = field(default_factory=dict)
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
+    """Reads a config and applies `key=value` overrides. Raises UserError naming file, table and key."""
+    tables = read_toml(path)
+    for override in overrides:
+        _override(tables, override)
+    composite = tables.pop("composite", None)
+    if composite is None and "datasets" in tables:
+        raise UserError(f"{path}: is a dataset_config; name it so in a kohya config with a [composite] table.")
+    if composite is None:
+        raise UserError(f"{path}: no [composite] table; add one (it may be empty), or run upstream's train_network.py.")
+    if not isinstance(composite, dict):
+        raise UserError(f"{path}, composite: must be a table; write [composite] and its keys below it.")
+    _check_keys(composite, path)
+    return Settings(
+        path=path,
+        kohya=without_empty(flatten(tables)),
+        composite=composite_options(composite, f"{path}, [composite]"),
+        trainer=_trainer(composite, path),
+        stage2=_stage2(composite, path),
+    )
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file's tables. Raises UserError for one that is missing, not UTF-8 or not TOML."""
+    try:
+        return toml.loads(path.read_text(encoding="utf-8-sig"))  # Windows' editors begin a file with a byte order mark
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; correct the path.") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8.") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); correct the path.") from error
+    except (toml.TomlDecodeError, IndexError, ValueError, TypeError) as error:  # toml leaks its parser's own errors
+        raise UserError(f"{path}: not TOML ({_parser_words(error)}); correct that line.") from None
+
+
+def _parser_words(error: Exception) -> str:
+    """toml's own words, but for the ones that show a value: it may be a secret that somebody forgot to quote."""
+    words = str(error).splitlines()[0]
+    value = re.match(r"(invalid literal|could not convert).*(\(line \d+ [^)]*\))$", words)
+    return f"a value that is neither in quotes nor a number {value[2]}" if value else words
+
+
+def flatten(tables: Mapping[str, Any]) -> dict[str, Any]:
+    """One namespace from all tables, as upstream's `read_config_from_file` makes it."""
+    flat: dict[str, Any] = {}
+    for name, value in tables.items():
+        flat.update(value if isinstance(value, dict) else {name: value})
+    return flat
+
+
+def without_empty(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if value != ""}
+
+
+def composite_options(table: Mapping[str, Any], where: str) -> CompositeOptions:
+    """The options of a `[composite]` or `[datasets.composite]` table. `where` begins the sentence of a UserError."""
+    values = {}
+    for key, value in table.items():
+        if key not in _OPTIONS:
+            continue
+        wanted = _OPTIONS[key]
+        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if not isinstance(value, wanted):
+            raise UserError(f"{where} {key}: {value!r} is no {_TYPE_NAMES[wanted]}; write one.")
+        if key in _CHOICES and value not in _CHOICES[key]:
+            first, second = _CHOICES[key]
+            raise UserError(f'{where} {key}: "{value}" is neither {first} nor {second}{nearest(value, _CHOICES[key])}')
+        values[key] = value
+    options = CompositeOptions(**values)
+    _check_options(options, where)
+    return options
+
+
+_TYPE_NAMES = {str: "text", float: "number", int: "whole number", bool: "true or false"}
+
+
+def check_value(value: Any, wanted: type, where: str, is_list: bool = False) -> None:
+    """Raises UserError for a value of another type: TOML lets anybody write a number in quotes, and upstream stops at
+    that only when it computes with it. A whole number is a number too; a list of numbers may be one number."""
+    if is_list and isinstance(value, list):
+        for one in value:
+            check_value(one, wanted, where)
+        return
+    allowed = (int, float) if wanted is float else wanted
+    is_right = isinstance(value, allowed) and (wanted is bool or not isinstance(value, bool))
+    if not is_right or (is_list and wanted is str):
+        kind = f"list of {_TYPE_NAMES[wanted]}s" if is_list else _TYPE_NAMES[wanted]
+        shown = "its value" if where.endswith(SECRETS) else repr(value)
+        raise UserError(f"{where}: {shown} is {'not' if wanted is bool else 'no'} {kind}; write one.")
+
+
+def _check_options(options: CompositeOptions, where: str) -> None:
+    try:
+        check_template(options.caption)
+    except ValueError as error:
+        raise UserError(f"{where} caption: {error}.") from error
+    if not 0 < options.composites_per_image <= 10_000:
+        raise UserError(f"{where} composites_per_image: {options.composites_per_image} is out of range; give 0.01 to 10000.")
+
+
+def check_option_keys(table: Mapping[str, Any], where: str) -> None:
+    """Raises UserError for a key of a `[datasets.composite]` table that is no option."""
+    for key in table:
+        if key not in _OPTIONS:
+            raise UserError(f"{where} {key}: unknown key{nearest(key, _OPTIONS) or '; remove it.'}")
+
+
+def _check_keys(composite: Mapping[str, Any], path: Path) -> None:
+    for key in composite:
+        if key not in _KEYS:
+            elsewhere = "; write kohya's settings in another table, or in [composite.stage2]."
+            raise UserError(f"{path}, [composite] {key}: unknown key{nearest(key, _KEYS) or elsewhere}")
+
+
+def _trainer(composite: Mapping[str, Any], path: Path) -> str:
+    name = composite.get("trainer", DEFAULT_TRAINER)
+    if not isinstance(name, str) or not name.removesuffix(".py").isidentifier():
+        raise UserError(f'{path}, [composite] trainer: {name!r} is no script name; write e.g. "sdxl_train_network".')
+    return name.removesuffix(".py")
+
+
+def _stage2(composite: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    table = composite.get("stage2", {})
+    if not isinstance(table, dict):
+        raise UserError(f"{path}, [composite] stage2: must be a table; write [composite.stage2] and its keys below it.")
+    return dict(table)
+
+
+def _override(tables: dict[str, Any], override: str) -> None:
+    """Applies one `key=value`. A plain key goes where the file has it, a dotted one where the dots say. No value
+    takes the key away, which leaves upstream's default."""
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise UserError(f'--set {override}: not of the form key=value; write e.g. "--set xformers=false".')
+    *path, last = key.strip().split(".")
+    table = tables
+    if not path:
+        holders = [value for value in tables.values() if isinstance(value, dict) and last in value]
+        table = holders[-1] if holders else tables
+    for name in path:
+        table = table.setdefault(name, {})
+        if not isinstance(table, dict):
+            raise UserError(f"--set {key.strip()}: {name} is no table; leave out what stands before the last dot.")
+    table[last] = parse_value(text)
+    if not text.strip():
+        del table[last]
+
+
+def parse_value(text: str) -> Any:
+    """A TOML value, or the text itself where it is none: `false`, `1e-4`, `["a=b"]`, `192,192`."""
+    try:
+        return toml.loads(f"value = {text}")["value"]
+    except (toml.TomlDecodeError, IndexError, ValueError, TypeError):
+        return text

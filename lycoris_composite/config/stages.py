@@ -1,0 +1,199 @@
+"""Settings to the two stages: what each overrides, what it writes, and which weights it starts from."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lycoris_composite.composites.plan import CompositeOptions
+from lycoris_composite.config.prompts import given_prompts
+from lycoris_composite.config.settings import SECRETS, Settings, check_value, without_empty
+from lycoris_composite.errors import UserError
+
+DEFAULT_NAME = "last"  # upstream's, where output_name is missing
+# They say where an interrupted run goes on, which is the stage that runs first.
+_RESUME_KEYS = ("resume", "resume_from_huggingface", "initial_epoch", "initial_step", "skip_until_initial_step")
+# What does not change the weights, and may be another when an interrupted run goes on. Paths count by what they hold.
+_PATHS = ("pretrained_model_name_or_path", "vae", "train_data_dir", "reg_data_dir", "dataset_config")
+_WITHOUT_EFFECT = re.compile(
+    "(sample|log|logging|wandb|console_log|huggingface|metadata|save_every|save_last|save_n_epoch|save_state)_.*"
+    "|save_state|logging_dir|async_upload|training_comment|max_data_loader_n_workers|persistent_data_loader_workers"
+    "|output_dir|output_name|network_weights|tokenizer_cache_dir"
+)
+_COUNTS = (
+    *("max_train_epochs", "max_train_steps", "gradient_accumulation_steps", "network_dim"),
+    *("save_every_n_epochs", "save_every_n_steps"),
+)
+_FALLBACKS_WITHOUT_CUDA = {
+    "xformers": (False, {"sdpa": True}, "sdpa attention instead of xformers"),
+    "mem_eff_attn": (False, {"sdpa": True}, "sdpa attention instead of mem_eff_attn"),
+    "lowram": (False, {}, "the weights in main memory instead of lowram"),
+    "full_fp16": (False, {}, "no full_fp16"),
+    "full_bf16": (False, {}, "no full_bf16"),
+    "fp8_base": (False, {}, "no fp8_base"),
+    "fp8_base_unet": (False, {}, "no fp8_base_unet"),
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run of the upstream trainer. `composite` is None for single images; `weights_from` is the file whose
+    weights it starts from, and has to exist by then; `prompts` are those that the config gives in place of a file."""
+
+    number: int
+    trainer: str
+    settings: Mapping[str, Any]
+    composite: CompositeOptions | None
+    weights_from: Path | None = None
+    prompts: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.settings["output_name"]
+
+    @property
+    def output_dir(self) -> Path:
+        return Path(self.settings["output_dir"])
+
+    @property
+    def output(self) -> Path:
+        """The file that upstream saves at the end."""
+        return self.output_dir / f"{self.name}.{self.settings.get('save_model_as') or 'safetensors'}"
+
+    @property
+    def caches_latents(self) -> bool:
+        return _caches_latents(self.settings)
+
+    @property
+    def reads_clip(self) -> bool:
+        """Whether its captions go to CLIP's tokenizer alone, and `max_token_length` is what they may have."""
+        return self.trainer in ("train_network", "sdxl_train_network", "builtin")
+
+    @property
+    def config_file(self) -> Path:
+        return self.output_dir / f"{self.name}.toml"
+
+    @property
+    def dataset_config_file(self) -> Path:
+        return self.output_dir / f"{self.name}-dataset.toml"
+
+    @property
+    def shaping(self) -> dict[str, str]:
+        """The settings that shape the weights, as text; paths are absolute, so that no other spelling is a change."""
+        paths = {key: os.path.abspath(self.settings[key]) for key in _PATHS if os.path.exists(self.settings.get(key) or "")}
+        kept = {**self.settings, **paths, "composite": asdict(self.composite) if self.composite else None}
+        ignored = {*SECRETS, *_RESUME_KEYS}
+        kept = {key: value for key, value in kept.items() if key not in ignored and not _WITHOUT_EFFECT.fullmatch(key)}
+        return {key: json.dumps(value, ensure_ascii=False) for key, value in sorted(kept.items()) if value is not None}
+
+    @property
+    def weight_files(self) -> list[tuple[str, str]]:
+        """The files and folders of weights that it reads, each after its option's name, but for what the stage before
+        it makes."""
+        found = []
+        for key in ("pretrained_model_name_or_path", "vae", "base_weights", "network_weights"):
+            value = self.settings.get(key) or []
+            if key != "network_weights" or self.weights_from is None:
+                found += [(key, str(name)) for name in (value if isinstance(value, list) else [value])]
+        return found
+
+    @property
+    def secrets(self) -> dict[str, Any]:
+        """What has to reach upstream but must not be written anywhere."""
+        return {key: self.settings[key] for key in SECRETS if self.settings.get(key)}
+
+
+def stages_of(settings: Settings, only: int | None = None) -> list[Stage]:
+    """Both stages, or one. Stage 2 repeats stage 1 but for `[composite.stage2]`, its weights and its output."""
+    kohya = _with_output(settings.kohya, settings.path)
+    if kohya.get("seed") is None:
+        # Upstream would draw one in every process, and composites have to agree between them and after a resume.
+        lasting = sorted((item for item in kohya.items() if item[0] not in (*_RESUME_KEYS, *SECRETS)), key=str)
+        kohya["seed"] = zlib.crc32(repr(lasting).encode())
+    if settings.stage2.get("network_weights"):
+        raise UserError(
+            f"{settings.path}, [composite.stage2] network_weights: stage 2 starts from what stage 1 has saved; leave it out "
+            "there, or set it for both, and stage 1 starts from it."
+        )
+    needed = {key: kohya[key] for key in ("output_dir", "output_name", "seed")}
+    # An empty text takes a key away from stage 2.
+    second = _with_output({**needed, **without_empty({**kohya, **settings.stage2})}, settings.path)
+    for one in (second, kohya):
+        _check_values(one, settings.path)
+    first = _stage(1, settings, {**kohya, "output_name": f"{kohya['output_name']}-stage1"})
+    if only is None:
+        second = {key: value for key, value in second.items() if key not in _RESUME_KEYS}
+    second["network_weights"] = str(first.output)
+    _check_second(second, settings.path)
+    stages = [first, _stage(2, settings, second, settings.composite, first.output)]
+    if stages[1].output == first.output:
+        raise UserError(f"{settings.path}, [composite.stage2] output_name: is that of stage 1's file; choose another.")
+    return stages if only is None else [stages[only - 1]]
+
+
+def _with_output(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The settings with an output name as text. Raises UserError where no file can have it, or there is no folder."""
+    if not settings.get("output_dir"):
+        raise UserError(f"{path}, output_dir: not set; name the folder for the trained files.")
+    check_value(settings["output_dir"], str, f"{path}, output_dir")
+    name = str(settings.get("output_name") or DEFAULT_NAME)
+    if Path(name).name != name or not name.isprintable():
+        raise UserError(f"{path}, output_name: {name!r} is no file name; put folders in output_dir.")
+    return {**settings, "output_name": name}
+
+
+def _stage(number: int, settings: Settings, values: dict[str, Any], *rest: Any) -> Stage:
+    """A stage of these values, whose prompts are taken out where they are no file's name."""
+    prompts = tuple(given_prompts(values.get("sample_prompts")))
+    if prompts:
+        values = {key: value for key, value in values.items() if key != "sample_prompts"}
+    return replace(Stage(number, settings.trainer, values, *(rest or (None,))), prompts=prompts)
+
+
+def _check_values(settings: Mapping[str, Any], path: Path) -> None:
+    """Raises UserError for what upstream asserts or divides by only later."""
+    for key in _COUNTS:
+        value = settings.get(key)
+        if isinstance(value, int) and value < 1:
+            raise UserError(f"{path}, {key}: {value} is out of range; give 1 or more, or leave it out.")
+    for key in ("color_aug", "random_crop"):
+        if settings.get(key) and _caches_latents(settings):
+            raise UserError(f"{path}, {key}: draws anew each time, so no latents can be cached; turn it or cache_latents off.")
+
+
+def _caches_latents(settings: Mapping[str, Any]) -> bool:
+    """Upstream takes the one key for the other."""
+    return bool(settings.get("cache_latents") or settings.get("cache_latents_to_disk"))
+
+
+def _check_second(settings: Mapping[str, Any], path: Path) -> None:
+    for key in ("cache_text_encoder_outputs", "cache_text_encoder_outputs_to_disk"):
+        if settings.get(key):
+            raise UserError(
+                f"{path}, {key}: composites have a caption of their own in every epoch; turn it off "
+                f"(in stage 2 alone: {key} = false in [composite.stage2])."
+            )
+
+
+def without_cuda(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Settings that run on a CPU, and a line for each that had to change."""
+    changed, lines = dict(settings), []
+    for key, (value, more, line) in _FALLBACKS_WITHOUT_CUDA.items():
+        if changed.get(key):
+            changed.update({key: value, **more})
+            lines.append(line)
+    if changed.get("mixed_precision", "no") != "no":
+        lines.append(f"float32 instead of mixed_precision {changed['mixed_precision']}")
+        changed["mixed_precision"] = "no"
+    optimizer = str(changed.get("optimizer_type") or "")
+    if changed.get("use_8bit_adam") or optimizer.lower().endswith("8bit"):
+        plain = re.sub("^paged|8bit$", "", optimizer, flags=re.IGNORECASE) or "AdamW"
+        lines.append(f"optimizer {plain} instead of {optimizer or 'use_8bit_adam'}")
+        changed.update({"optimizer_type": plain, "use_8bit_adam": False})
+    return changed, lines

@@ -1,0 +1,1 @@
+"""Files to values: images, captions and subsets as they lie on disk. May decode; knows no plan and no torch."""

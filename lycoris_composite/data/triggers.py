@@ -1,0 +1,230 @@
+"""What folders are called and captions say, to each character's trigger word, as a person would find it."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from lycoris_composite.data.tags import CaptionRules, first_choices, first_tag, line_tags
+from lycoris_composite.errors import UserError
+
+FOLDER, FIRST, HAND = "the folder's name, in every caption", "first tag of every caption", "by hand"
+CLASS, WORD = "class tokens", "a word of the folder's name, in every caption"
+_MOST_SHOWN = 5  # candidates
+# Says how many there are, how good a picture is or where it is from, and never who is in it.
+_COMMON = re.compile(
+    r"\d+\+?(girl|boy|other)s?|(multiple|no) (girl|boy|other|human)s?|solo( focus)?|(male|female) focus"
+    r"|masterpiece|(best|amazing|great|good|high|normal|medium|low|bad|worst) quality|(high|absurd|incredibly absurd|low)res"
+    r"|score \d+( up)?|(very )?(aesthetic|displeasing)|rating[ :].*|source[ :].*|general|sensitive|questionable|explicit|n?sfw"
+    r"|year \d{4}|newest|recent|oldest"
+)
+
+
+@dataclass(frozen=True)
+class Told:
+    """A subset's folder, its class tokens and `trigger` where it has them, its caption rules, its images' paths and their
+    captions. `has_files` is false where the captions are the class tokens."""
+
+    folder: str
+    class_tokens: str | None
+    by_hand: str | None
+    rules: CaptionRules
+    paths: Sequence[str]
+    captions: Sequence[str]
+    has_files: bool = True
+
+    def lines(self) -> Iterator[list[tuple[str, ...]]]:
+        """The tags of every line of every caption; read anew each time, as a set may have millions."""
+        return (line for caption in self.captions for line in line_tags(caption, self.rules))
+
+    @property
+    def names(self) -> list[str]:
+        """What it is called, folded: its class tokens, its folder, and that without its repeats."""
+        folder = os.path.basename(os.path.normpath(self.folder))
+        called = [first_tag(self.class_tokens or "", self.rules), folder, re.sub(r"^\d+_", "", folder)]
+        return list(dict.fromkeys(filter(None, map(folded, called))))
+
+
+@dataclass(frozen=True)
+class Trigger:
+    """A character's trigger word as its captions spell it first, all the ways they do, how it was found, and in how many
+    captions it stands. `is_plain` where every caption begins with it."""
+
+    word: str
+    spellings: tuple[str, ...]
+    how: str
+    stands_in: int
+    is_plain: bool
+
+
+@lru_cache(maxsize=1 << 16)
+def folded(tag: str) -> str:
+    """A tag as a person compares it: without case, brackets' backslashes, underscores and the like."""
+    plain = unicodedata.normalize("NFKC", re.sub(r"\\([()\[\]])", r"\1", tag)).replace("_", " ")
+    return " ".join(plain.casefold().split())
+
+
+def trigger_of(own: Told, others: Sequence[Told]) -> Trigger:
+    """The trigger word of one subset beside the others of its dataset. Raises UserError with the candidates."""
+    if own.by_hand:
+        return _by_hand(own, own.by_hand.strip())
+    keeps_first = own.rules.keep_tokens > 0 or own.rules.keep_tokens_separator
+    word, how = _by_name(own, others), FOLDER
+    if word is None and own.class_tokens and not keeps_first:
+        word, how = first_tag(own.class_tokens, own.rules), CLASS
+        if not word:
+            raise UserError(
+                f'{own.folder}: its class_tokens "{own.class_tokens}" have no first tag; begin them with the trigger word.'
+            )
+    if word is None:
+        word, how = _by_first_tag(own, others), FIRST
+    if word is None:
+        word, how = _by_a_word_of_the_name(own, others), WORD
+    if word is None:
+        raise _none_found(own, others)
+    return _found(own, word, how if own.has_files else CLASS)
+
+
+def _by_hand(own: Told, word: str) -> Trigger:
+    if own.rules.caption_separator in word:
+        raise UserError(f'{own.folder}, trigger: "{word}" is several tags; give the one that says who it is.')
+    return _found(own, word, HAND)
+
+
+def _by_name(own: Told, others: Sequence[Told]) -> str | None:
+    """What the folder is called, where every caption has it as a tag: by itself, or with a series in brackets. A name
+    that another folder has too says nothing, nor does a common tag that does not stand first."""
+    taken = {name for other in others for name in other.names}
+    for name in own.names:
+        if name not in taken and _stands_in_all(own, name) and (not _COMMON.fullmatch(name) or _begins_all(own, name)):
+            return name
+    for name in own.names:
+        series = {one for tag in next(own.lines(), []) for one in map(folded, tag) if one.startswith(f"{name} (")}
+        found = [one for one in sorted(series) if _stands_in_all(own, one)]
+        if name not in taken and len(found) == 1:
+            return found[0]
+    return None
+
+
+def _by_first_tag(own: Told, others: Sequence[Told]) -> str | None:
+    """The tag that every caption begins with, in its file or with its prefix, where it tells this folder from others."""
+    for firsts in [_firsts, *([_firsts_with_prefix] if own.rules.caption_prefix else [])]:
+        for word in next(firsts(own), ()):
+            key = folded(word)
+            if key and _is_telling(key, others) and all(key in map(folded, choices) for choices in firsts(own)):
+                return word
+    return None
+
+
+def _firsts(told: Told) -> Iterator[tuple[str, ...]]:
+    return (first_choices(caption, told.rules) for caption in told.captions)
+
+
+def _firsts_with_prefix(told: Told) -> Iterator[tuple[str, ...]]:
+    return (line[0] if line else () for line in told.lines())
+
+
+def _by_a_word_of_the_name(own: Told, others: Sequence[Told]) -> str | None:
+    """`10_ana girl`, as kohya's folders are often called."""
+    words = (name.split()[0] for name in own.names if " " in name)
+    return next((word for word in words if _is_telling(word, others) and _stands_in_all(own, word)), None)
+
+
+def _is_telling(word: str, others: Sequence[Told]) -> bool:
+    return not _COMMON.fullmatch(word) and not any(_stands_in_all(other, word) for other in others)
+
+
+def _stands_in_all(told: Told, word: str) -> bool:
+    return all(any(word in map(folded, tag) for tag in line) for line in told.lines())
+
+
+def _begins_all(told: Told, word: str) -> bool:
+    return all(word in map(folded, choices) for choices in _firsts(told))
+
+
+def _found(own: Told, word: str, how: str) -> Trigger:
+    """The word as the captions spell it; what a wildcard draws in its place is a spelling too."""
+    key, spellings, stands_in = folded(word), {}, 0
+    for caption in own.captions:
+        meant = [tag for line in line_tags(caption, own.rules) for tag in line if key in map(folded, tag)]
+        stands_in += bool(meant)
+        spellings |= {one: None for tag in meant for one in tag if one}
+    first = next((one for one in spellings if folded(one) == key), word)
+    return Trigger(first, tuple(spellings) or (first,), how, stands_in, _begins_all(own, key))
+
+
+def _none_found(own: Told, others: Sequence[Told]) -> UserError:
+    """One sentence: what is wrong with the captions, what could be the word, and how to settle it."""
+    for name in own.names:
+        namesake = next((other for other in others if name in other.names), None)
+        if namesake and _stands_in_all(own, name):
+            return shared(own.folder, _found(own, name, FOLDER).word, namesake.folder)
+    firsts = [first_tag(caption, own.rules) for caption in own.captions]
+    settle = 'or set trigger = "…" in the subset\'s table of a dataset_config'
+    different = [number for number, first in enumerate(firsts) if folded(first) != folded(firsts[0])]
+    if not any(firsts):
+        return UserError(f"{own.paths[0]}: its caption has no first tag; begin it with the trigger word.")
+    if different and not any(_COMMON.fullmatch(folded(first)) for first in firsts):
+        more = f" (and {len(different) - 1} more like it)" if len(different) > 1 else ""
+        return UserError(
+            f'{own.paths[different[0]]}: its caption begins with "{firsts[different[0]]}"{more}, that of {own.paths[0]} with '
+            f'"{firsts[0]}"; begin all captions of a folder with one trigger word{_candidates(own, others)}, {settle}.'
+        )
+    same = None if different else next((other for other in others if _begins_all(other, folded(firsts[0]))), None)
+    if same and not _COMMON.fullmatch(folded(firsts[0])):
+        return shared(own.folder, firsts[0], same.folder)
+    begun = ", ".join(f'"{first}"' for first in list(dict.fromkeys(firsts))[:_MOST_SHOWN])
+    return UserError(
+        f"{own.folder}: nothing says which tag is its trigger word: its captions begin with {begun}, {_about_the_name(own)}; "
+        f"name the folder <repeats>_<word> by a tag that all its captions have{_candidates(own, others)}, {settle}."
+    )
+
+
+def shared(folder: str, word: str, other: str) -> UserError:
+    """For two characters of one trigger word."""
+    return UserError(
+        f'{folder}: the trigger word "{word}" is also that of {other}; put one character\'s images in one folder, '
+        'or give each a word of its own (trigger = "…" in the subset\'s table of a dataset_config).'
+    )
+
+
+def _about_the_name(own: Told) -> str:
+    """In how many captions the folder's name stands, and the first that lacks it."""
+    if not own.names:
+        return "and the folder's name has no word"
+    word = own.names[0]
+    lacking = [
+        path
+        for path, caption in zip(own.paths, own.captions, strict=True)
+        if not all(any(word in map(folded, tag) for tag in line) for line in line_tags(caption, own.rules))
+    ]
+    if len(lacking) == len(own.paths):
+        return f'and none has the folder\'s name, "{word}", as a tag'
+    return f'and "{word}" is missing in {len(lacking)} of {len(own.paths)}, such as {os.path.basename(lacking[0])}'
+
+
+def _candidates(own: Told, others: Sequence[Told]) -> str:
+    """Tags that every caption of the folder has, and none of another folder."""
+    counts: Counter[str] = Counter()
+    spelled: dict[str, str] = {}
+    for line in own.lines():
+        here = {folded(tag[0]): tag[0] for tag in line}
+        counts.update(here.keys())
+        spelled = {**here, **spelled}
+    total = sum(1 for _ in own.lines())
+    shared_tags = {key for key, count in counts.items() if count == total and not _COMMON.fullmatch(key)}
+    for other in others:
+        shared_tags -= _all_tags(other.lines())
+    found = sorted(shared_tags)
+    shown = ", ".join(f'"{spelled[key]}"' for key in found[:_MOST_SHOWN])
+    more = f" and {len(found) - _MOST_SHOWN} more" if len(found) > _MOST_SHOWN else ""
+    return f" (it alone has {shown}{more})" if found else ""
+
+
+def _all_tags(lines: Iterable[list[tuple[str, ...]]]) -> set[str]:
+    return {folded(one) for line in lines for tag in line for one in tag}

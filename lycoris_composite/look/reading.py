@@ -1,0 +1,109 @@
+"""A config's composites as training will see them, before there is a trainer: what preview and export read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from lycoris_composite.composites.captions import Budget
+from lycoris_composite.composites.plan import CACHED_PIXEL_EPOCHS, Plan
+from lycoris_composite.config.datasets import check_types, without_skip
+from lycoris_composite.config.schedule import Cost, Schedule, composite_work, cost_of, single_work
+from lycoris_composite.config.settings import Settings
+from lycoris_composite.config.stages import Stage, stages_of
+from lycoris_composite.errors import UserError
+from lycoris_composite.look.statistics import Sample, samples
+from lycoris_composite.preflight.inputs import bad_files, datasets_to_join, passed_over, plans_of, single_datasets, with_images
+from lycoris_composite.randomness import epoch_order
+from lycoris_composite.trainers.kohya import checkout
+
+_OTHER_LIMITS = ("lumina_train_network",)  # trainers whose own tokenizers cut captions
+# What draws anew each time, and is left out of pictures.
+_NOT_SHOWN = ("random_crop", "color_aug")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A config's stages, the plans of its datasets, what counts captions' tokens, and what was left out of all that."""
+
+    stages: tuple[Stage, Stage]
+    plans: Sequence[Plan]
+    costs: tuple[Cost, Cost]
+    budget: Budget | None
+    bad: Mapping[str, str]
+    notes: Sequence[str]
+
+    @property
+    def schedule(self) -> Schedule:
+        """That of stage 2."""
+        return self.costs[1].schedule
+
+    def samples(self, plan: Plan, epoch: int) -> Iterator[Sample]:
+        """An epoch's samples of a plan, batch by batch."""
+        return samples(plan, epoch, self._warm_up, self.budget)
+
+    @property
+    def _warm_up(self) -> Schedule | None:
+        """What `token_warmup_step` is counted by; the embedded trainer does not know it."""
+        return None if self.stages[1].trainer == "builtin" else self.schedule
+
+    def in_order(self, plan: Plan, epoch: int) -> Iterator[Sample]:
+        """The same, in the order of training."""
+        counts = [one.batches for one in self.plans]
+        start = list(accumulate(counts, initial=0))[self.plans.index(plan)]
+        places = {batch: place for place, batch in enumerate(epoch_order(sum(counts), plan.seed, epoch))}
+        batches = sorted(range(plan.batches), key=lambda batch: places[start + batch])
+        return samples(plan, epoch, self._warm_up, self.budget, batches)
+
+
+def read(settings: Settings) -> Reading:
+    """Reads the data as training will, but for files that cannot be used. Raises UserError for data that no run would
+    take."""
+    upstream = _upstream(settings)
+    if upstream is not None and not checkout.leaves_out_small_pictures(upstream):
+        settings = without_skip(settings)
+    first, second = stages_of(settings)
+    for stage in (first, second):
+        check_types(stage.settings, str(settings.path))
+    singles, datasets = single_datasets(first), datasets_to_join(settings)
+    bad = bad_files([*singles, *datasets], show_progress=True)
+    plans = plans_of(settings, datasets, bad, upstream is not None and checkout.joins_by_separator(upstream))
+    if settings.composite.join == "pixel" and second.caches_latents:
+        plans = [plan.cycling(CACHED_PIXEL_EPOCHS) for plan in plans]
+    singles = with_images(singles, plans, bad)
+    costs = cost_of(first, single_work(singles)), cost_of(second, composite_work(plans))
+    budget, notes = _budget(second)
+    notes += passed_over((first, second), singles, plans)
+    return Reading((first, second), plans, costs, budget, bad, [*notes, *_not_shown(second.settings)])
+
+
+def _upstream(settings: Settings) -> Path | None:
+    """The sd-scripts that a run would take; None where it takes none, or there is none yet."""
+    try:
+        return None if settings.trainer == "builtin" else checkout.find()
+    except UserError:
+        return None
+
+
+def _not_shown(settings: Mapping[str, Any]) -> Iterator[str]:
+    for key in filter(settings.get, _NOT_SHOWN):
+        yield f"{key}: left out of these pictures, as it draws anew each time."
+    if settings.get("validation_split") and settings.get("validation_seed") is None:
+        yield "validation_split: without validation_seed sd-scripts draws others to hold out than are left out here."
+
+
+def _budget(stage: Stage) -> tuple[Budget | None, list[str]]:
+    """What counts captions' tokens; where it should but cannot, None and a line that says why."""
+    if stage.trainer in _OTHER_LIMITS:
+        return None, ["tokens are not counted, and captions not cut, as training with this model's own tokenizer will."]
+    if not stage.reads_clip:
+        return None, []
+    try:
+        from lycoris_composite.trainers.tokenizers import caption_budget
+
+        return caption_budget(stage.settings), []
+    except (UserError, ImportError) as error:
+        return None, [f"tokens are not counted, and captions not cut: {error}"]

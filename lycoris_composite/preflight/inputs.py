@@ -1,0 +1,178 @@
+"""What training will read, checked before it costs anything: every bad file is named at once."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm.contrib.concurrent import thread_map
+
+from lycoris_composite.composites.plan import Plan
+from lycoris_composite.config.datasets import (
+    TRAINERS,
+    Dataset,
+    check_buckets,
+    check_tables,
+    datasets_of,
+    ignored_folders,
+    plan_of,
+)
+from lycoris_composite.config.effective import overridden_datasets
+from lycoris_composite.config.settings import Settings, read_toml
+from lycoris_composite.config.stages import Stage, stages_of
+from lycoris_composite.data.buckets import Canvas, has_no_bucket
+from lycoris_composite.data.characters import (
+    Subset,
+    caption_file,
+    image_paths,
+    is_too_small,
+    read_subset,
+    unread_captions,
+    why_unusable,
+)
+from lycoris_composite.data.images import image_size, is_picture
+from lycoris_composite.data.left_out import left_out, replaced
+from lycoris_composite.errors import UserError
+from lycoris_composite.preflight.weights import files_of
+from lycoris_composite.run.journal import digest
+
+_MOST_SHOWN = 10
+
+
+def datasets_to_join(settings: Settings) -> list[Dataset]:
+    """The datasets as the stage that makes composites will see them: a mistake must not wait until stage 1 is done."""
+    [stage] = stages_of(settings, only=2)
+    source, tables = stage.settings.get("dataset_config"), None
+    if source:
+        tables = read_toml(Path(source))
+        check_tables(tables, Path(source))
+        tables = overridden_datasets(tables, settings.stage2)
+    return _checked(datasets_of(stage.settings, settings.composite.aspect, tables), stage)
+
+
+def single_datasets(stage: Stage) -> list[Dataset]:
+    """The datasets of a stage that trains on single images. Raises UserError as `datasets_of` does."""
+    return _checked(datasets_of(stage.settings, "natural"), stage)
+
+
+def _checked(datasets: list[Dataset], stage: Stage) -> list[Dataset]:
+    check_buckets(datasets, stage.trainer)
+    return datasets
+
+
+def bad_files(datasets: Iterable[Dataset], show_progress: bool) -> dict[str, str]:
+    """Every image that cannot be used, itself or for its caption, and why. Reads all of them, in parallel. Raises UserError
+    for regularization without images, which upstream would leave out."""
+    datasets = list(datasets)
+    every = [one for dataset in datasets for one in (*dataset.subsets, *dataset.regularization)]
+    every.sort(key=lambda one: -math.prod(one.largest_skipped or (0, 0)))  # the one that reads most wins
+    subsets: dict[str, Subset] = {one.folder: one for one in every}
+    for subset in (subset for dataset in datasets for subset in dataset.regularization):
+        if not image_paths(subset):
+            raise UserError(f"{subset.folder}: no regularization images in it; add some, or take it out of the config.")
+    canvases = {dataset.canvas for dataset in datasets if dataset.canvas.no_upscale}
+    files = [(path, subset, canvases) for subset in subsets.values() for path in image_paths(subset)]
+    reasons = thread_map(lambda file: _why_bad(*file), files, desc="checking images", disable=None if show_progress else True)
+    return {os.path.normpath(path): reason for (path, *_), reason in zip(files, reasons, strict=True) if reason}
+
+
+def _why_bad(path: Path, subset: Subset, canvases: Collection[Canvas]) -> str | None:
+    reason = why_unusable(path, subset)
+    if reason is None and canvases:
+        width, height = image_size(path)
+        if is_too_small((width, height), subset):
+            return None
+        step = next((canvas.multiple for canvas in canvases if has_no_bucket((width, height), canvas)), None)
+        if step is not None:
+            reason = (
+                f"{path}: its {width}x{height} pixels make less than a bucket step, {step}, and bucket_no_upscale leaves "
+                "them so; enlarge it, lower bucket_reso_steps, or set bucket_no_upscale = false."
+            )
+    return reason
+
+
+def plans_of(settings: Settings, datasets: Sequence[Dataset], skipped: Iterable[str], by_separator: bool = False) -> list[Plan]:
+    """The plans that training will make, without the images to be skipped."""
+    [stage] = stages_of(settings, only=2)
+    seed, left_out = stage.settings["seed"], frozenset(skipped)
+    return [plan_of(dataset, settings.composite, seed, left_out, by_separator) for dataset in datasets]
+
+
+def passed_over(stages: Sequence[Stage], singles: Iterable[Dataset], plans: Sequence[Plan]) -> list[str]:
+    """A line for each kind of file and each folder that nobody reads, or reads otherwise than it looks. `singles` are
+    stage 1's datasets with their images."""
+    lines = [line for stage in stages for line in ignored_folders(stage.settings)]
+    joined = [character.subset for plan in plans for character in plan.characters]
+    lines += filter(None, map(unread_captions, joined))
+    first = next((stage for stage in stages if stage.composite is None), None)
+    latents = _cached_latents(first) if first else None
+    seen: dict[str, tuple[Subset, str | None]] = {subset.folder: (subset, None) for subset in joined}
+    for dataset in singles:
+        seen |= {subset.folder: (subset, latents) for subset in (*dataset.subsets, *dataset.regularization)}
+    for _, (subset, suffix) in sorted(seen.items()):
+        lines += left_out(subset, suffix)
+    return list(dict.fromkeys(lines))
+
+
+def _cached_latents(stage: Stage) -> str | None:
+    """How the names of the latents end that upstream keeps beside a stage's images; None where it keeps none."""
+    is_upstreams = stage.composite is None and stage.settings.get("cache_latents_to_disk")
+    return TRAINERS.get(stage.trainer, (1, None))[1] if is_upstreams else None
+
+
+def replaced_pictures(stage: Stage, before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """A line for each folder whose pictures changed since an earlier run, while upstream's latents of those may lie there.
+    `before` and `now` are digests by path."""
+    latents = _cached_latents(stage)
+    changed = [path for path, content in now.items() if before.get(path, content) != content and is_picture(path)]
+    return list(replaced(changed, latents)) if latents else []
+
+
+def with_images(datasets: Iterable[Dataset], plans: Sequence[Plan], skipped: Collection[str] = ()) -> list[Dataset]:
+    """The datasets, their subsets read but for the images to be skipped; what plans have read is not read again."""
+    known = {_how_read(character.subset): character.subset for plan in plans for character in plan.characters}
+
+    def read(subset: Subset) -> Subset:
+        found = known.get(_how_read(subset))
+        return replace(subset, images=found.images, small=found.small) if found else read_subset(subset, skipped)
+
+    return [replace(dataset, subsets=tuple(map(read, dataset.subsets))) for dataset in datasets]
+
+
+def _how_read(subset: Subset) -> tuple:
+    """All that decides which images and captions a subset has."""
+    split = subset.held_out, subset.held_out_seed
+    return subset.folder, subset.caption_extension, subset.rules.enable_wildcard, subset.largest_skipped, split
+
+
+def input_digests(stages: Sequence[Stage], subsets: Iterable[Subset], show_progress: bool) -> dict[int, dict[str, str]]:
+    """By each stage's number: digests of the files that it reads, by absolute path: all subsets' images and captions,
+    weights, and the dataset_config."""
+    data: set[Path] = set()
+    for subset in subsets:
+        captions = (caption_file(image.path, subset) for image in subset.images)
+        data |= {Path(path) for path in captions if path} | {Path(image.path) for image in subset.images}
+    data |= {Path(stage.settings["dataset_config"]) for stage in stages if stage.settings.get("dataset_config")}
+    inputs = {stage.number: data.union(*(files_of(Path(name)) for _, name in stage.weight_files)) for stage in stages}
+    ordered = sorted(set().union(*inputs.values()))
+    digests = thread_map(digest, ordered, desc="reading inputs", disable=None if show_progress else True)
+    found = dict(zip(ordered, digests, strict=True))
+    return {number: {os.path.abspath(path): found[path] for path in sorted(paths)} for number, paths in inputs.items()}
+
+
+def duplicates(digests: Mapping[str, str], plans: Sequence[Plan]) -> list[str]:
+    """A line for each picture that is there more than once: it counts more than others, or shows two characters."""
+    paths = sorted({image.path for plan in plans for character in plan.characters for image in character.images})
+    same: dict[str, list[str]] = {}
+    for path in paths:
+        same.setdefault(digests[os.path.abspath(path)], []).append(path)
+    groups = [group for group in same.values() if len(group) > 1]
+    return shortened([f"the same picture: {', '.join(shortened(group))}" for group in groups])
+
+
+def shortened(lines: list[str], most: int = _MOST_SHOWN) -> list[str]:
+    """The first lines, and a last one that counts the others."""
+    return lines if len(lines) <= most else [*lines[:most], f"and {len(lines) - most:,} more"]

@@ -1,0 +1,166 @@
+"""What is left to do of a run: stages, the journal and the states on disk to tasks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lycoris_composite.composites.plan import Plan
+from lycoris_composite.config.stages import Stage
+from lycoris_composite.data.characters import Subset
+from lycoris_composite.errors import UserError
+from lycoris_composite.preflight.inputs import duplicates, input_digests, replaced_pictures
+from lycoris_composite.run.files import remove_leftovers
+from lycoris_composite.run.journal import LENGTH, Journal, StageRecord, changes, digest, is_held, is_longer
+from lycoris_composite.run.states import State, newest_state
+
+_MOST_CHANGES = 20
+
+
+@dataclass(frozen=True)
+class Task:
+    """A stage that has to be trained, and the state that it goes on from."""
+
+    stage: Stage
+    record: StageRecord
+    state: State | None = None
+
+
+def what_is_left(
+    journal: Journal,
+    stages: Sequence[Stage],
+    plans: Sequence[Plan],
+    subsets: Sequence[Subset],
+    fresh: bool,
+    continue_anyway: bool,
+) -> tuple[list[Task], list[str]]:
+    """What is left to do, and lines to say first; reads the journal and every input. `subsets` are all that the stages
+    read. The caller holds the run's lock, and no process of the run writes yet. Raises UserError where an interrupted run
+    was another one."""
+    earlier = Journal(journal.path)
+    earlier.read(without=[0])  # whatever is left of it, --fresh or not
+    journal.read(without=[stage.number for stage in stages] if fresh else [])
+    _remove_leftovers({stage.output_dir for stage in stages}, journal.path.with_suffix(".lock"))
+    records = _records(stages, subsets)
+    if not continue_anyway:
+        check_unchanged(journal, stages, records)
+    tasks, lines = tasks_of(journal, stages, records)
+    first = stages[0]
+    before = earlier.stages[first.number].inputs if first.number in earlier.stages else {}
+    inputs = records[first.number].inputs
+    return tasks, [*replaced_pictures(first, before, inputs), *duplicates(inputs, plans), *lines]
+
+
+def _remove_leftovers(folders: set[Path], own_lock: Path) -> None:
+    """Removes what killed runs left half-written, unless another run writes in these folders now."""
+    locks = (lock for folder in folders for lock in folder.glob("*.run.lock"))
+    if any(is_held(lock) for lock in locks if lock != own_lock):
+        return
+    for folder in folders:
+        remove_leftovers(folder)
+        remove_leftovers(folder / "sample")
+
+
+def going_on(journal: Journal, stages: Sequence[Stage], subsets: Sequence[Subset]) -> list[str]:
+    """A line for each stage that does not simply begin, changing nothing. Reads every input where a run has begun.
+    Raises UserError where that was another one."""
+    journal.read()
+    if not journal.stages:
+        return []
+    records = _records(stages, subsets)
+    check_unchanged(journal, stages, records)
+    return tasks_of(journal, stages, records)[1]
+
+
+def _records(stages: Sequence[Stage], subsets: Sequence[Subset]) -> dict[int, StageRecord]:
+    """What a run that begins now would write down of each stage."""
+    processes = os.environ.get("WORLD_SIZE", "1")
+    inputs = input_digests(stages, subsets, show_progress=True)
+    return {
+        stage.number: StageRecord({**stage.shaping, "processes": processes}, inputs[stage.number], starting_weights(stage))
+        for stage in stages
+    }
+
+
+def starting_weights(stage: Stage) -> str | None:
+    """The digest of the weights that a stage starts from, where they are there yet."""
+    path = stage.weights_from
+    return digest(path) if path is not None and path.is_file() else None
+
+
+def check_unchanged(journal: Journal, stages: Sequence[Stage], records: Mapping[int, StageRecord]) -> None:
+    """Raises UserError that names each setting and each file that is not what an interrupted run began with. Of a stage
+    that has saved nothing to go on from, nothing is lost; more epochs go on where fewer ended."""
+    stages_of_change: dict[str, list[str]] = {}
+    for stage in stages:
+        before = journal.stages.get(stage.number)
+        state = _state(before, stage)
+        if before is None or (before.output is None and state is None):
+            continue
+        found = changes(before, records[stage.number])
+        if is_longer(before, records[stage.number]):
+            found = [change for change in found if not change.startswith(LENGTH)]
+            if stage is _last_begun(journal, stages) and state is None:
+                raise UserError(_cannot_go_on(stage))
+        if _is_finished(journal, stage) and digest(stage.output) != before.output:
+            found.append(f"{stage.output}: changed")
+        for change in found:
+            stages_of_change.setdefault(change, []).append(str(stage.number))
+    if stages_of_change:
+        found = [f"stage {' and '.join(numbers)}, {change}" for change, numbers in stages_of_change.items()]
+        more = f"; and {len(found) - _MOST_CHANGES} more" if len(found) > _MOST_CHANGES else ""
+        raise UserError(
+            f"{journal.path}: the run that began here was another ({'; '.join(found[:_MOST_CHANGES])}{more}); "
+            "give --fresh to start over, or --continue_anyway."
+        )
+
+
+def _state(before: StageRecord | None, stage: Stage) -> State | None:
+    return None if before is None else newest_state(stage.output_dir, before.run, stage.number)
+
+
+def _last_begun(journal: Journal, stages: Sequence[Stage]) -> Stage | None:
+    """The stage that goes on where a run is to be longer: the one before it has become what it started from."""
+    return next((stage for stage in reversed(stages) if stage.number in journal.stages), None)
+
+
+def _cannot_go_on(stage: Stage) -> str:
+    return (
+        f"{stage.output}: no state of stage {stage.number} was saved, so it cannot go on for longer; give --fresh to start "
+        "over (save_state_on_train_end = true saves a state at the end)."
+    )
+
+
+def tasks_of(journal: Journal, stages: Sequence[Stage], records: Mapping[int, StageRecord]) -> tuple[list[Task], list[str]]:
+    """The stages that are not finished, in order, and a line for each stage that does not simply begin. A finished run
+    that is to be longer goes on with its last stage."""
+    tasks: list[Task] = []
+    lines = []
+    for stage in stages:
+        before, state = journal.stages.get(stage.number), _state(journal.stages.get(stage.number), stage)
+        is_last = stage is _last_begun(journal, stages)
+        if before is None or tasks:  # it was not begun, or the stage before it is trained anew
+            tasks.append(Task(stage, records[stage.number]))
+        elif is_last and state is not None and is_longer(before, records[stage.number]):
+            tasks.append(Task(stage, replace(records[stage.number], run=before.run), state))
+            lines.append(f"stage {stage.number}: goes on for longer after step {state.step}, from {state.folder}")
+        elif _is_finished(journal, stage) or _is_finished(journal, stages[-1]):
+            lines.append(f"stage {stage.number}: finished already, {stage.output} (--fresh trains it again)")
+        else:
+            tasks.append(Task(stage, replace(records[stage.number], run=before.run), state))
+            lines.append(f"stage {stage.number}: {_what_next(before, stage.output, state)}")
+    return tasks, lines
+
+
+def _is_finished(journal: Journal, stage: Stage) -> bool:
+    record = journal.stages.get(stage.number)
+    return record is not None and record.output is not None and stage.output.exists()
+
+
+def _what_next(before: StageRecord, output: Path, state: State | None) -> str:
+    why = f"{output} is gone" if before.output is not None else "was interrupted"
+    if state is None:
+        return f"{why}, and no state of it was saved; it starts over"
+    return f"{why}; it goes on after step {state.step} of {state.steps}, from {state.folder}"

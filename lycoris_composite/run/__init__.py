@@ -1,0 +1,1 @@
+"""What a run leaves on disk and in its process: whole files, the journal, states, signals, the environment."""

@@ -1,0 +1,176 @@
+"""What a run has finished, written so that a kill at any moment loses nothing: `<output_name>.run.json`.
+
+The journal only says what is: digests of what went into each stage and of what came out. What follows from that is
+the launcher's to decide.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from lycoris_composite.errors import UserError
+from lycoris_composite.run.files import cannot_write, write_whole
+
+LENGTH = ("max_train_epochs", "max_train_steps")  # the settings that say how long a stage trains; the first one wins
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One stage: the settings that shape its weights, as text; digests of the files that went in, by path; that of the
+    weights it started from, where there are any; and, once it is finished, its output's and how many steps and epochs
+    it took. `run` marks its states."""
+
+    settings: dict[str, str]
+    inputs: dict[str, str]
+    weights: str | None = None
+    output: str | None = None
+    steps: int = 0
+    epochs: int = 0
+    run: str = field(default_factory=lambda: secrets.token_hex(8))
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """Where both stages log as one run: its name, and the steps and epochs that are before a stage's own."""
+
+    name: str
+    steps: int = 0
+    epochs: int = 0
+
+
+@dataclass
+class Journal:
+    """The records of a run's stages, by number."""
+
+    path: Path
+    stages: dict[int, StageRecord] = field(default_factory=dict)
+
+    def read(self, without: Sequence[int] = ()) -> None:
+        """Takes what the file holds but for some stages, if it is there. Raises UserError for one that is no journal;
+        where no stage is wanted of it, that does not matter."""
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8"))
+            if content["version"] != _VERSION:
+                raise ValueError(f"its version is {content['version']}, not {_VERSION}")
+            found = {int(number): StageRecord(**record) for number, record in content["stages"].items()}
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            if without:
+                return
+            raise UserError(f"{self.path}: is no journal of a run ({error}); give --fresh to start over.") from error
+        self.stages = {number: record for number, record in found.items() if number not in without}
+
+    def begin(self, number: int, record: StageRecord) -> None:
+        """A stage trains from now on. What came after it is no longer what follows from it."""
+        self.stages = {**{n: one for n, one in self.stages.items() if n < number}, number: record}
+        self._write()
+
+    def finish(self, number: int, output: str, steps: int, epochs: int) -> None:
+        self.stages[number] = replace(self.stages[number], output=output, steps=steps, epochs=epochs)
+        self._write()
+
+    def run_log(self, number: int, run: str) -> RunLog:
+        """Where a stage logs whose record says `run`: stage 2 goes on where stage 1's log ends."""
+        first, name = self.stages.get(1), self.path.name.removesuffix(".run.json")
+        if number == 1 or first is None:
+            return RunLog(f"{name}-{run[:8]}")
+        return RunLog(f"{name}-{first.run[:8]}", first.steps, first.epochs)
+
+    def _write(self) -> None:
+        stages = {str(number): asdict(record) for number, record in sorted(self.stages.items())}
+        write_whole(self.path, json.dumps({"version": _VERSION, "stages": stages}, ensure_ascii=False, indent=1))
+
+
+def changes(before: StageRecord, now: StageRecord) -> list[str]:
+    """What is different, a line for each key and each file."""
+    found = []
+    for key in sorted({*before.settings, *now.settings}):
+        old, new = before.settings.get(key), now.settings.get(key)
+        if old != new:
+            found.append(f"{key}: {_shown(old)} -> {_shown(new)}")
+    for path in sorted({*before.inputs, *now.inputs}):
+        old, new = before.inputs.get(path), now.inputs.get(path)
+        if old != new:
+            found.append(f"{path}: {'new' if old is None else 'gone' if new is None else 'changed'}")
+    if None not in (before.weights, now.weights) and before.weights != now.weights:
+        found.append("the weights that it starts from: changed")
+    return found
+
+
+def is_longer(before: StageRecord, now: StageRecord) -> bool:
+    """Whether a stage is to train more epochs, or more steps, than it was."""
+    (old_key, old), (new_key, new) = (_length(record.settings) for record in (before, now))
+    return old_key == new_key and new > old
+
+
+def _length(settings: Mapping[str, str]) -> tuple[str, int]:
+    key = next((key for key in LENGTH if key in settings), LENGTH[-1])
+    return key, int(settings.get(key, 1600))  # upstream's default of steps
+
+
+def _shown(value: str | None) -> str:
+    return "not set" if value is None else value
+
+
+def digest(path: Path) -> str:
+    """128 bits of a file's content, as hexadecimal text."""
+    found = hashlib.blake2b(digest_size=16)
+    try:
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 20):
+                found.update(chunk)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); put it back or correct the path.") from error
+    return found.hexdigest()
+
+
+@contextmanager
+def sole_run(path: Path) -> Iterator[None]:
+    """Holds the run's lock, which ends with the process that holds it. Raises UserError where another run has it."""
+    lock = FileLock(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise UserError(_held(path)) from error
+    except OSError as error:
+        raise UserError(cannot_write(path, error)) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def check_not_held(path: Path) -> None:
+    """Raises UserError where another run has the lock."""
+    if is_held(path):
+        raise UserError(_held(path))
+
+
+def is_held(path: Path) -> bool:
+    """Whether a run has the lock. Makes no file, and leaves the lock as it is."""
+    if not path.is_file():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:
+        return False  # it cannot be opened, which is said of its folder
+    lock.release()
+    return False
+
+
+def _held(path: Path) -> str:
+    return f"{path}: another run is writing to this output; wait for it, or choose another output_name."

@@ -1,0 +1,231 @@
+"""Where sd-scripts is, and how to get it: it is on no package registry."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from lycoris_composite.errors import UserError
+from lycoris_composite.trainers.tokenizers import TOKENIZERS
+
+PUBLIC_URL = "https://github.com/kohya-ss/sd-scripts"
+DEFAULT_REF = "v0.11.1"
+UNKNOWN = "an unknown version"
+# Large files that a mirror may lack, by the start of their paths, and what their absence means. Code must be whole.
+_SPARE = {
+    "bitsandbytes_windows/": "an old bitsandbytes for Windows, which nothing here uses",
+    "configs/qwen3_06b/": "Anima's text encoder cannot be used from single-file weights",
+    "configs/t5_old/": "Anima cannot be trained without t5_tokenizer_path",
+}
+
+
+def default_folder() -> Path:
+    """Where `setup` puts sd-scripts unless told otherwise."""
+    data = os.environ.get("XDG_DATA_HOME") or (Path.home() / ".local" / "share")
+    return Path(data) / "lycoris-composite" / "sd-scripts"
+
+
+def find(given: str | None = None) -> Path:
+    """The sd-scripts folder: the given one, $SD_SCRIPTS_DIR, this folder, sd-scripts in or beside it, or setup's.
+    Raises UserError that says where it was looked for."""
+    looked = []
+    for source, folder in _candidates(given):
+        if is_checkout(folder):
+            return folder.resolve()
+        if source:
+            raise UserError(f"{source} {folder}: no train_network.py there; give the folder of an sd-scripts clone.")
+        looked.append(str(folder))
+    raise UserError(
+        f"sd-scripts not found (looked in {', '.join(looked)}); run `lycoris-composite setup`, or name it with --sd_scripts."
+    )
+
+
+def _candidates(given: str | None) -> Iterator[tuple[str, Path]]:
+    if given:
+        yield "--sd_scripts", Path(given)
+    if os.environ.get("SD_SCRIPTS_DIR"):
+        yield "$SD_SCRIPTS_DIR", Path(os.environ["SD_SCRIPTS_DIR"])
+    here = Path.cwd()
+    for folder in (here, here / "sd-scripts", here.parent / "sd-scripts", default_folder()):
+        yield "", folder
+
+
+def is_checkout(folder: Path) -> bool:
+    return (folder / "train_network.py").is_file() and (folder / "library" / "train_util.py").is_file()
+
+
+def version(folder: Path) -> str:
+    """The checkout's tag or short commit, with "-dirty" where files were changed; UNKNOWN where git cannot tell."""
+    try:
+        if Path(_git("rev-parse", "--show-toplevel", folder=folder).strip()).samefile(folder):
+            return _git("describe", "--tags", "--always", "--dirty", folder=folder).strip()
+    except UserError:
+        pass
+    return UNKNOWN
+
+
+def leaves_out_small_pictures(folder: Path) -> bool:
+    """Whether this upstream has skip_image_resolution; read in its text, for whoever imports no trainer."""
+    return "skip_image_resolution" in _library_text(folder, "config_util")
+
+
+def joins_by_separator(folder: Path) -> bool:
+    """Whether this upstream joins the tags that it has shuffled by `caption_separator`, and not always by a comma."""
+    pattern = r"caption_separator\} [\"']\.join\("
+    return any(re.search(pattern, _library_text(folder, name)) for name in ("dataset", "train_util"))
+
+
+def _library_text(folder: Path, name: str) -> str:
+    path = folder / "library" / f"{name}.py"
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def setup(url: str, ref: str, folder: Path, tokenizers: bool = False) -> list[str]:
+    """Clones sd-scripts, installs its requirements and, if asked, fetches CLIP's tokenizers; a line for what was done.
+    Run twice, it changes nothing. Nothing else in this project fetches anything."""
+    return [_clone(url, ref, folder), _install(folder), *([_fetch_tokenizers()] if tokenizers else [])]
+
+
+def _fetch_tokenizers() -> str:
+    code = "import sys, transformers; [transformers.CLIPTokenizer.from_pretrained(name) for name in sys.argv[1:]]"
+    done = subprocess.run([sys.executable, "-c", code, *TOKENIZERS], check=False, capture_output=True, text=True)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["failed"])[-1]
+        raise UserError(f"{' and '.join(TOKENIZERS)}: cannot be fetched ({reason}); give tokenizer_cache_dir instead.")
+    return f"CLIP's tokenizers ({', '.join(TOKENIZERS)}) are in the hub's cache"
+
+
+def _clone(url: str, ref: str, folder: Path) -> str:
+    if is_checkout(folder):
+        return f"sd-scripts {version(folder)} is in {folder}{_other_version(folder, ref)}"
+    if folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder}: not empty and no sd-scripts clone; empty it or name another with --dir.")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="sd-scripts-") as made:
+        part = Path(made) / "clone"  # it gets its name when it is complete
+        _git("clone", "--quiet", "--no-checkout", url, str(part))
+        lacking = _check_out(ref, part, url)
+        if folder.exists():
+            folder.rmdir()
+        part.rename(folder)
+    return f"sd-scripts {version(folder)} cloned to {folder}{lacking}"
+
+
+def _check_out(ref: str, part: Path, url: str) -> str:
+    """Checks out everything, or where the repository lacks files, all but those; what was left out, and what that means.
+    Git may well succeed without a file that it cannot read, and only leave it out."""
+    try:
+        _git("checkout", "--quiet", ref, folder=part)
+        lacking = _lacking("HEAD", part)
+    except UserError:
+        commit = _commit(ref, part)
+        lacking = _lacking(commit, part) if commit else []
+        if not lacking:
+            raise
+    if not lacking:
+        return ""
+    code = next((path for path in lacking if not path.startswith(tuple(_SPARE))), None)
+    if code:
+        raise UserError(f"{url}: lacks {code} of {ref}; clone another with --url, or another version with --ref.")
+    escaped = (re.sub(r"([\\*?\[!# ])", r"\\\1", path) for path in lacking)
+    _git("sparse-checkout", "set", "--no-cone", "/*", *(f"!/{path}" for path in escaped), folder=part)
+    _git("checkout", "--quiet", "--force", ref, folder=part)
+    means = [f"{', '.join(own)} ({meaning})" for start, meaning in _SPARE.items() if (own := _under(start, lacking))]
+    return f", but for what {url} lacks: {'; '.join(means)}"
+
+
+def _lacking(commit: str, folder: Path) -> list[str]:
+    """The commit's files whose content is not in the clone."""
+    entries = [line.split("\t", 1) for line in _git("ls-tree", "-r", "-z", commit, folder=folder).split("\0") if line]
+    files = [(entry.split()[2], path) for entry, path in entries if entry.split()[1] == "blob"]
+    found = _git("cat-file", "--batch-check", folder=folder, given="\n".join(content for content, _ in files))
+    lost = {line.split()[0] for line in found.splitlines() if line.endswith(" missing")}
+    return sorted(path for content, path in files if content in lost)
+
+
+def _under(start: str, paths: Iterable[str]) -> list[str]:
+    return [path for path in paths if path.startswith(start)]
+
+
+def _commit(ref: str, folder: Path) -> str | None:
+    """What a tag, a branch (also one of origin's) or a commit names, as far as the clone knows."""
+    for name in (ref, f"origin/{ref}"):
+        try:
+            return _git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}", folder=folder).strip()
+        except UserError:
+            continue
+    return None
+
+
+def _other_version(folder: Path, ref: str) -> str:
+    """How a clone of another version gets the one that is asked for. Empty where it is at that one."""
+    if version(folder) == UNKNOWN:
+        return f", which is no clone of its own; for {ref} run `lycoris-composite setup` with another --dir"
+    if _commit(ref, folder) == _commit("HEAD", folder):
+        return ""
+    return f"; for {ref} run `{_update_command(folder, ref)}` and this again"
+
+
+def _update_command(folder: Path, ref: str) -> str:
+    """What brings a clone to another version. A sparse one is made whole where it has all its files' content."""
+    here = f"git -C {shlex.quote(str(folder))}"
+    steps = [f"{here} fetch --tags", f"{here} checkout {shlex.quote(ref)}"]
+    try:
+        is_sparse = _git("config", "--bool", "core.sparseCheckout", folder=folder).strip() == "true"
+        if is_sparse and not _lacking("HEAD", folder):
+            steps.insert(1, f"{here} sparse-checkout disable")
+    except UserError:  # not set, which git calls a failure
+        pass
+    return " && ".join(steps)
+
+
+def what_is_newer(found: str, folder: Path) -> str | None:
+    """A line where a version, as `version` tells it, is older than the one that `setup` gets. By tags; None where it is no
+    older, or cannot be told."""
+    own, newest = _numbers(found), _numbers(DEFAULT_REF)
+    if own is None or newest is None or own >= newest:
+        return None
+    where = "" if folder == default_folder() else f" --dir {shlex.quote(str(folder))}"
+    return f"{DEFAULT_REF} is newer; `lycoris-composite setup{where}` says how to get it"
+
+
+def _numbers(tag: str) -> tuple[int, ...] | None:
+    """v0.10.1-3-gabcdef -> (0, 10, 1); None for a bare commit."""
+    found = re.match(r"v?(\d+(?:\.\d+)+)(?![\w.])", tag)
+    return tuple(map(int, found[1].split("."))) if found else None
+
+
+def requirements(text: str) -> list[str]:
+    """What upstream's requirements.txt names, its own editable package left out and opencv in its headless build."""
+    lines = [line.split("#")[0].strip() for line in text.splitlines()]
+    return [
+        # The pinned opencv wants libGL and an older numpy; the headless build of any version serves.
+        "opencv-python-headless" if line.startswith("opencv-python") else line
+        for line in lines
+        if line and not line.startswith("-")
+    ]
+
+
+def _install(folder: Path) -> str:
+    wanted = requirements((folder / "requirements.txt").read_text(encoding="utf-8"))
+    done = subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *wanted], check=False)
+    if done.returncode:
+        raise UserError(f"{folder / 'requirements.txt'}: pip could not install it (see above); mend that and run setup again.")
+    return f"{len(wanted)} requirements of sd-scripts are installed"
+
+
+def _git(*arguments: str, folder: Path | None = None, given: str | None = None) -> str:
+    command = ["git", *(["-C", str(folder)] if folder else []), *arguments]
+    try:
+        done = subprocess.run(command, check=False, capture_output=True, text=True, input=given)
+    except FileNotFoundError as error:
+        raise UserError("git: not found; install it, or clone sd-scripts by hand and name it with --sd_scripts.") from error
+    if done.returncode:
+        raise UserError(f"git {' '.join(arguments)}: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
+    return done.stdout

@@ -1,0 +1,494 @@
+"""CompositeDataset: the plan's composites behind upstream's `DreamBoothDataset`.
+
+Upstream builds the batch: for each one it is shown a view of this dataset that holds just the batch's composites as
+images of one bucket, with latents joined or an image to load. So its keys, tokenizing, masks and weights are its own.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+import os
+import random
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from library import train_util
+from library.strategy_base import LatentsCachingStrategy
+from library.strategy_sd import SdSdxlLatentsCachingStrategy
+from library.train_util import BucketBatchIndex, BucketManager, DreamBoothDataset, ImageInfo
+from tqdm import tqdm
+from transformers import CLIPTokenizer
+
+from lycoris_composite.composites.captions import Budget, Progress
+from lycoris_composite.composites.groups import PANELS
+from lycoris_composite.composites.join import join_panels
+from lycoris_composite.composites.plan import CACHED_PIXEL_EPOCHS, Composite, CompositeOptions, Panel, Plan
+from lycoris_composite.data import images
+from lycoris_composite.data.buckets import Canvas, Size
+from lycoris_composite.data.characters import Subset, TrainingImage, characters_of
+from lycoris_composite.data.tags import CaptionRules
+from lycoris_composite.errors import UserError
+from lycoris_composite.randomness import generator
+from lycoris_composite.trainers.kohya import checkout
+from lycoris_composite.trainers.tokens import WordTokenizer
+from sd_scripts_patches.tools import replace
+
+logger = logging.getLogger(__name__)
+# Ends the names of our cache files. Not upstream's suffix: it reads image sizes from the names that end in that.
+CACHE_SUFFIX = "_composite.npz"
+_DEFAULT_MULTIPLE = 64  # upstream forgets bucket_reso_steps where enable_bucket is off; this is its default
+
+
+class SwitchedDataset(DreamBoothDataset):
+    """What stands in for `config_util.DreamBoothDataset`: upstream's own, or composites where the table asks for them."""
+
+    def __new__(cls, *args: Any, composite: dict | None = None, **kwargs: Any) -> SwitchedDataset:
+        return object.__new__(CompositeDataset if composite else cls)
+
+    def __init__(self, *args: Any, composite: dict | None = None, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.draw_seed = seed or 0
+        self._training_epoch: Any = None
+        self._steps_an_epoch = 0
+        self._unshuffled: tuple[list, list] | None = None
+
+    def share_epoch(self, epoch: Any, steps_an_epoch: int) -> None:
+        """Takes upstream's shared epoch counter, and makes each batch a function of (seed, epoch, index).
+
+        Upstream's collator tells the epoch only after a batch was fetched, so the first one would still be of the epoch
+        before; and it draws captions and crops from the global generator, which a resumed run finds in another state.
+        """
+        self._training_epoch, self._steps_an_epoch = epoch, steps_an_epoch
+        self.set_seed(self.draw_seed)  # upstream draws one from the global generator
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that is being trained, from 1."""
+        shared = self._training_epoch
+        return max(1, self.current_epoch if shared is None else shared.value)
+
+    def step_of(self, index: int) -> int:
+        """The step that takes batch `index`, as if an epoch took its batches in order: what `token_warmup_step`
+        counts. The step that upstream tells lags behind by what the loader has fetched ahead."""
+        if self._training_epoch is None:
+            return self.current_step
+        return (self.epoch - 1) * self._steps_an_epoch + index * self._steps_an_epoch // len(self)
+
+    def set_current_epoch(self, epoch: int) -> None:
+        if self._training_epoch is None:
+            super().set_current_epoch(epoch)
+        elif epoch != self.current_epoch:
+            self.current_epoch = epoch
+            self.shuffle_buckets()
+
+    def shuffle_buckets(self) -> None:
+        """Upstream shuffles what the epoch before has left, which it began with in the order of a folder's listing; in
+        pure runs every epoch shuffles what is sorted."""
+        if self._training_epoch is None:
+            return super().shuffle_buckets()
+        if self._unshuffled is None:
+            self._unshuffled = self.buckets_indices, [sorted(bucket) for bucket in self.bucket_manager.buckets]
+        batches, buckets = self._unshuffled
+        self.buckets_indices, self.bucket_manager.buckets = list(batches), [list(bucket) for bucket in buckets]
+        with _drawing_from(generator(self.draw_seed, self.current_epoch, 0, "buckets")):  # which it seeds anew
+            super().shuffle_buckets()
+
+    def new_cache_latents(self, model: Any, accelerator: Any) -> None:
+        with self._caching(accelerator):
+            super().new_cache_latents(model, accelerator)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if self._training_epoch is None:
+            return super().__getitem__(index)
+        with _drawing_from(generator(self.draw_seed, self.epoch, index, "single")):
+            self.set_current_epoch(self.epoch)
+            self.current_step = self.step_of(index)
+            return super().__getitem__(index)
+
+    def random_mask(self, size: Size) -> Any:
+        """A mask for inpainting, which upstream draws from the machine's entropy; in pure runs from the batch's draws."""
+        if self._training_epoch is None:
+            return super().random_mask(size)
+        from library.mask_generator import random_mask  # since v0.10.4
+
+        return random_mask(*size, seed=random.getrandbits(32))
+
+    @contextmanager
+    def _caching(self, accelerator: Any) -> Iterator[Any]:
+        """Upstream's caching strategy. It takes a torn file for none, and one that holds other sizes or less than is asked
+        for; and in pure runs the VAE's noise depends on the images that are encoded together, not on those before, and
+        training's draws on none of it."""
+        strategy = LatentsCachingStrategy.get_strategy()
+        cache, is_cached = strategy.cache_batch_latents, strategy.is_disk_cached_latents_expected
+
+        def cache_purely(model: Any, infos: Sequence[ImageInfo], *args: Any) -> None:
+            names = [f"{os.path.basename(info.image_key)} {info.bucket_reso}" for info in infos]
+            torch.manual_seed(generator(self.draw_seed, 0, 0, f"encode {names}").getrandbits(63))
+            cache(model, infos, *args)
+
+        def is_whole(size: Size, path: str, flip_aug: bool, alpha_mask: bool) -> bool:
+            try:
+                found = is_cached(size, path, flip_aug, alpha_mask)
+                return found and (strategy.skip_disk_cache_validity_check or _holds(strategy, size, path, flip_aug, alpha_mask))
+            except Exception:  # a torn file, which upstream left when it was killed
+                os.remove(path)
+                return False
+
+        with ExitStack() as undo:
+            undo.callback(replace(strategy, "is_disk_cached_latents_expected", is_whole))
+            if self._training_epoch is not None:
+                devices = [accelerator.device] if accelerator.device.type == "cuda" else []
+                undo.enter_context(torch.random.fork_rng(devices))
+                undo.callback(replace(strategy, "cache_batch_latents", cache_purely))
+            yield strategy
+
+
+def _holds(strategy: Any, size: Size, path: str, flip_aug: bool, alpha_mask: bool) -> bool:
+    """Whether what would be loaded of a cache file is all there, and of this size. Until v0.10.2 a file of SD or SDXL held
+    one size that no key names, which every version takes for any other; and upstream looks for each part by itself, also
+    where the parts are of different sizes."""
+    latents, _, _, flipped, mask = strategy.load_latents_from_disk(path, size)
+    if isinstance(strategy, SdSdxlLatentsCachingStrategy) and latents.shape[-2:] != (size[1] // 8, size[0] // 8):
+        return False
+    has_flipped = flipped is not None and flipped.shape == latents.shape
+    has_mask = mask is not None and mask.shape == size[::-1]
+    return (has_flipped or not flip_aug) and (has_mask or not alpha_mask)
+
+
+class CompositeDataset(SwitchedDataset):
+    """Composites of the subsets' images. `composite` holds CompositeOptions' fields, `seed` is the run's."""
+
+    def __init__(self, *args: Any, composite: dict, seed: int | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, seed=seed, **kwargs)
+        self.options = CompositeOptions(**composite)
+        self.plan: Plan | None = None
+        self._panel_infos: dict[tuple[str, Size], ImageInfo] = {}
+        self._picture_infos: dict[tuple[int, int], ImageInfo] = {}
+        # Every image's subset: a view's `image_to_subset` holds the batch's composites instead.
+        self._panel_subsets = self.image_to_subset
+        self._batch: dict[str, Composite] = {}
+
+    # -- before training ------------------------------------------------------------------------------------------
+
+    def get_image_size(self, image_path: str) -> Size:
+        return images.image_size(image_path)
+
+    def make_buckets(self) -> None:
+        """Lays out the plan instead of buckets: one bucket size per batch, as upstream's trainers need."""
+        for info in self.image_data.values():
+            info.image_size = self.get_image_size(info.absolute_path)
+        subsets = list(self._characters_subsets())
+        if not self.is_training_dataset and len(subsets) < PANELS:
+            logger.warning("validation: of fewer than two characters it keeps pictures, so no composite is validated")
+            self._length, self.bucket_info = 0, {"buckets": {}}
+            return
+        characters = characters_of(subsets)
+        by_separator = checkout.joins_by_separator(Path(train_util.__file__).parents[1])
+        self.plan = Plan(characters, self._canvas(), self.options, self.batch_size, self.draw_seed, by_separator)
+        self._length = self.plan.batches
+        self.num_train_images = self.plan.composites
+        self.enable_bucket = True
+        self.bucket_info = {"buckets": {n: {"resolution": size} for n, size in enumerate(self.plan.sizes)}}
+
+    def _characters_subsets(self) -> Iterator[Subset]:
+        """Upstream's subsets but for regularization, with what upstream read of them."""
+        infos: dict[int, list[ImageInfo]] = {id(subset): [] for subset in self.subsets}
+        for key in sorted(self.image_data):
+            infos[id(self._panel_subsets[key])].append(self.image_data[key])
+        return (self._subset_of(subset, infos[id(subset)]) for subset in self.subsets if not subset.is_reg)
+
+    def _subset_of(self, subset: Any, infos: Sequence[ImageInfo]) -> Subset:
+        rules = CaptionRules(**{name: getattr(subset, name) for name in CaptionRules.__dataclass_fields__})
+        return Subset(
+            folder=subset.image_dir,
+            repeats=subset.num_repeats if self.is_training_dataset else 1,
+            class_tokens=subset.class_tokens,
+            caption_extension=subset.caption_extension,
+            rules=rules,
+            images=tuple(TrainingImage(info.absolute_path, info.image_size, info.caption) for info in infos),
+            flip_aug=subset.flip_aug,
+            trigger=getattr(subset, "trigger", None),  # which upstream's own does not have
+        )
+
+    def _canvas(self) -> Canvas:
+        bucketed = self.enable_bucket
+        return Canvas(
+            size=(self.width, self.height),
+            multiple=self.bucket_reso_steps or _DEFAULT_MULTIPLE,
+            bucket_range=(self.min_bucket_reso, self.max_bucket_reso) if bucketed else None,
+            no_upscale=bool(self.bucket_no_upscale),
+            aspect=self.options.aspect,
+        )
+
+    def shuffle_buckets(self) -> None:
+        """Nothing to shuffle: the plan mixes every epoch anew, and upstream's would reseed the global generator."""
+
+    def is_text_encoder_output_cacheable(self, *args: Any, **kwargs: Any) -> bool:
+        raise UserError("cache_text_encoder_outputs: composites have a caption of their own in every epoch; turn it off.")
+
+    # -- latents --------------------------------------------------------------------------------------------------
+
+    def new_cache_latents(self, model: Any, accelerator: Any) -> None:
+        """Encodes each image once per panel size (`join = "latent"`), or each composite of a few epochs ("pixel")."""
+        infos = self._infos_to_cache()
+        with self._caching(accelerator) as strategy, ThreadPoolExecutor(max(1, strategy.batch_size)) as loaders:
+            if strategy.cache_to_disk:
+                infos = self._missing_on_disk(infos, strategy, model, accelerator)
+            for batch in tqdm(list(self._encodable(infos, strategy.batch_size)), desc="caching panels"):
+                for info, picture in zip(batch, loaders.map(self._picture, batch), strict=True):
+                    info.image = picture
+                strategy.cache_batch_latents(model, batch, batch[0].flip_aug, batch[0].alpha_masked, False)
+                for info in batch:
+                    info.image = None
+
+    def _missing_on_disk(self, infos: Sequence[ImageInfo], strategy: Any, model: Any, accelerator: Any) -> list[ImageInfo]:
+        """Names every info's cache file; this process's share of those that are not there."""
+        digest, file_digest = _model_digest(model), cache(_file_digest)
+        for info in infos:
+            info.latents_npz = self._cache_path(info, digest, file_digest)
+        own = infos[accelerator.process_index :: accelerator.num_processes]
+        expected = strategy.is_disk_cached_latents_expected
+        return [i for i in own if not expected(i.bucket_reso, i.latents_npz, i.flip_aug, i.alpha_masked)]
+
+    def _infos_to_cache(self) -> list[ImageInfo]:
+        """What the VAE will see, by the join: panels apart, or whole pictures."""
+        if self.plan is None:
+            return []
+        return {"latent": self._panels_to_cache, "pixel": self._pictures_to_cache}[self.options.join](self.plan)
+
+    def _panels_to_cache(self, plan: Plan) -> list[ImageInfo]:
+        for panel in plan.panels_apart():
+            subset = self._panel_subsets[panel.image.path]
+            info = self._info(panel.image.path, panel.size, subset.alpha_mask)
+            info.flip_aug = subset.flip_aug
+            info.panel = panel
+            self._panel_infos[panel.image.path, panel.size] = info
+        return list(self._panel_infos.values())
+
+    def _pictures_to_cache(self, plan: Plan) -> list[ImageInfo]:
+        self.plan = plan.cycling(CACHED_PIXEL_EPOCHS)
+        for epoch, index in product(range(1, CACHED_PIXEL_EPOCHS + 1), range(plan.composites)):
+            composite = plan.composite(epoch, index)
+            info = self._info(f"{epoch}/{index}", composite.size, any(self._masked(p) for p in composite.panels))
+            info.composite = composite
+            self._picture_infos[epoch, index] = info
+        return list(self._picture_infos.values())
+
+    def _info(self, key: str, size: Size, alpha_mask: bool) -> ImageInfo:
+        info = ImageInfo(key, 1, "", False, key)
+        info.image_size = info.bucket_reso = info.resized_size = size
+        info.alpha_masked, info.flip_aug = alpha_mask, False
+        return info
+
+    def _encodable(self, infos: Sequence[ImageInfo], batch_size: int) -> Iterator[list[ImageInfo]]:
+        """The infos in batches that the VAE can take at once, of one size and the same options."""
+
+        def alike(info: ImageInfo) -> tuple:
+            return (*info.bucket_reso, info.flip_aug, info.alpha_masked)
+
+        ordered = sorted(infos, key=alike)
+        start = 0
+        for stop in range(1, len(ordered) + 1):
+            full = stop - start == max(1, batch_size)
+            if full or stop == len(ordered) or alike(ordered[stop]) != alike(ordered[start]):
+                yield ordered[start:stop]
+                start = stop
+
+    def _picture(self, info: ImageInfo) -> np.ndarray:
+        if hasattr(info, "composite"):
+            return self._joined_picture(info.composite, info.alpha_masked)
+        return self._panel_picture(info.panel, info.alpha_masked)
+
+    def _cache_path(self, info: ImageInfo, model_digest: str, file_digest: Callable[[str], bytes]) -> str:
+        """Beside the (left) image. The name holds all that the latents depend on, so none is ever stale."""
+        panels = info.composite.panels if hasattr(info, "composite") else (info.panel,)
+        digest = hashlib.sha256(model_digest.encode())
+        for panel in panels:
+            how = self._panel_subsets[panel.image.path].resize_interpolation or self.resize_interpolation
+            digest.update(f"{panel.size} {panel.flipped} {how}".encode() + file_digest(panel.image.path))
+        base, (width, height) = os.path.splitext(panels[0].image.path)[0], info.bucket_reso
+        return f"{base}_{width:04d}x{height:04d}_{digest.hexdigest()[:16]}{CACHE_SUFFIX}"
+
+    # -- batches --------------------------------------------------------------------------------------------------
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        epoch = self.epoch
+        composites = [self.plan.composite(epoch, number) for number in self.plan.batch(epoch, index)]
+        view = self._view(composites, epoch, Progress(self.step_of(index), self.max_train_steps))
+        with _drawing_from(generator(self.draw_seed, epoch, index, "mask")):
+            example = DreamBoothDataset.__getitem__(view, 0)
+        self._add_conditioning(example, composites)
+        if example["images"] is not None and self.options.join == "latent":
+            example["panel_boxes"] = [composite.boxes for composite in composites]
+        return example
+
+    def _view(self, composites: Sequence[Composite], epoch: int, progress: Progress) -> CompositeDataset:
+        """This dataset as upstream's `__getitem__` should see it for one batch: one bucket with these images."""
+        view = copy.copy(self)
+        view._batch = {f"{composite.epoch}/{composite.index}": composite for composite in composites}
+        view.bucket_manager = SimpleNamespace(buckets=[list(view._batch)])
+        view.buckets_indices = [BucketBatchIndex(0, len(composites), 0)]
+        view.image_data, view.image_to_subset = {}, {}
+        for key, composite in view._batch.items():
+            masked = any(self._masked(panel) for panel in composite.panels)
+            info = self._info(key, composite.size, masked)
+            info.caption = self.plan.caption(composite, epoch, progress, self._budget())
+            self._fill_latents(info, composite)
+            view.image_data[key] = info
+            view.image_to_subset[key] = self._joined_subset(composite, masked)
+        return view
+
+    def set_current_strategies(self) -> None:
+        """Composites shuffle the same words again and again, so their tokens are worth remembering."""
+        super().set_current_strategies()
+        self.tokenize_strategy = copy.copy(self.tokenize_strategy)
+        for name, value in list(vars(self.tokenize_strategy).items()):
+            if isinstance(value, CLIPTokenizer):
+                setattr(self.tokenize_strategy, name, WordTokenizer(value))
+
+    def process_caption(self, subset: Any, caption: str) -> str:
+        """The plan's captions are final."""
+        return caption
+
+    def _fill_latents(self, info: ImageInfo, composite: Composite) -> None:
+        if self._picture_infos:
+            info.latents, info.alpha_mask = self._latents(self._picture_infos[composite.epoch, composite.index], False)
+        elif self._panel_infos:
+            panels = [self._latents(self._panel_infos[p.image.path, p.size], p.flipped) for p in composite.panels]
+            info.latents = join_panels([latents for latents, _ in panels], composite.boxes)
+            info.alpha_mask = self._joined_mask([mask for _, mask in panels], composite)
+        # Upstream wants both beside latents; what the batch carries is filled in by _add_conditioning.
+        info.latents_original_size, info.latents_crop_ltrb = composite.size, (0, 0, *composite.size)
+
+    def _latents(self, info: ImageInfo, flipped: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+        if info.latents_npz is None:
+            latents, mask = (info.latents_flipped if flipped else info.latents), info.alpha_mask
+        else:
+            strategy = self.latents_caching_strategy
+            plain, _, _, mirrored, mask = strategy.load_latents_from_disk(info.latents_npz, info.bucket_reso)
+            latents = torch.from_numpy(mirrored if flipped else plain)
+            mask = None if mask is None else torch.from_numpy(mask)
+        return latents, torch.flip(mask, [1]) if flipped and mask is not None else mask
+
+    @staticmethod
+    def _joined_mask(masks: Sequence[torch.Tensor | None], composite: Composite) -> torch.Tensor | None:
+        """Masks are (height, width) in pixels; a panel without one counts in full, as upstream has it in a batch."""
+        if all(mask is None for mask in masks):
+            return None
+        whole = [torch.ones(panel.size[::-1]) for panel in composite.panels]
+        own = [ones if mask is None else mask for mask, ones in zip(masks, whole, strict=True)]
+        return join_panels(own, composite.boxes)
+
+    def _masked(self, panel: Panel) -> bool:
+        return self._panel_subsets[panel.image.path].alpha_mask
+
+    def _joined_subset(self, composite: Composite, masked: bool) -> SimpleNamespace:
+        """The subset options that upstream asks for a sample. Flips and crops happened panel by panel."""
+        attributes: dict = {}
+        for panel in reversed(composite.panels):
+            attributes.update(self._panel_subsets[panel.image.path].custom_attributes)
+        return SimpleNamespace(
+            custom_attributes=attributes, flip_aug=False, alpha_mask=masked, random_crop=False, color_aug=False
+        )
+
+    def _budget(self) -> Budget | None:
+        """The tokens a caption may have, where the tokenize strategy says so (CLIP's do)."""
+        limit = getattr(self.tokenize_strategy, "max_length", None)
+        tokenizer = getattr(self.tokenize_strategy, "tokenizer", getattr(self.tokenize_strategy, "tokenizer1", None))
+        if limit is None or tokenizer is None:
+            return None
+        return Budget(limit - 2, lambda text: len(tokenizer.tokenize(text)))
+
+    def _add_conditioning(self, example: dict[str, Any], composites: Sequence[Composite]) -> None:
+        """SDXL's sizes and crops, with upstream's values for one panel. The original size is that of the panels'
+        originals side by side, scaled to the smallest one's height; the crop is the left edge's and the deepest top."""
+        originals, crops = [], []
+        for composite in composites:
+            height = min(panel.image.size[1] for panel in composite.panels)
+            width = sum(panel.image.size[0] * height / panel.image.size[1] for panel in composite.panels)
+            originals.append((height, round(width)))
+            tops_lefts = [_crop_top_left(panel) for panel in composite.panels]
+            crops.append((max(top for top, _ in tops_lefts), tops_lefts[0][1]))
+        example["original_sizes_hw"] = torch.LongTensor(originals)
+        example["crop_top_lefts"] = torch.LongTensor(crops)
+        example["target_sizes_hw"] = torch.LongTensor([composite.size[::-1] for composite in composites])
+        example["flippeds"] = [any(panel.flipped for panel in composite.panels) for composite in composites]
+
+    # -- pictures -------------------------------------------------------------------------------------------------
+
+    def load_image_with_face_info(self, subset: Any, image_path: str, alpha_mask: bool = False) -> tuple:
+        """Upstream's door to an image's pixels; `image_path` is a composite's key in this view."""
+        return self._joined_picture(self._batch[image_path], alpha_mask), 0, 0, 0, 0
+
+    def _joined_picture(self, composite: Composite, alpha: bool) -> np.ndarray:
+        """uint8 (height, width, 3 or 4)."""
+        rng = generator(self.draw_seed, composite.epoch, composite.index, "augment")
+        panels = [self._panel_picture(panel, alpha, rng) for panel in composite.panels]
+        return join_panels(panels, composite.boxes, axes=(0, 1))
+
+    def _panel_picture(self, panel: Panel, alpha: bool, rng: random.Random | None = None) -> Any:
+        """One panel resized and cropped as upstream does, then augmented."""
+        subset = self._panel_subsets[panel.image.path]
+        picture = images.read_image(panel.image.path, alpha)
+        how = subset.resize_interpolation or self.resize_interpolation
+        random_crop = subset.random_crop and rng is not None
+        with _drawing_from(rng):
+            picture, *_ = train_util.trim_and_resize_if_required(
+                random_crop, picture, panel.size, _covering_size(panel), resize_interpolation=how
+            )
+            augment = self.aug_helper.get_augmentor(subset.color_aug)
+            if augment is not None and rng is not None:
+                picture[:, :, :3] = augment(image=picture[:, :, :3])["image"]
+        if alpha and not subset.alpha_mask:
+            picture[:, :, 3] = 255
+        return picture[:, ::-1] if panel.flipped else picture
+
+
+@contextmanager
+def _drawing_from(rng: random.Random | None) -> Iterator[None]:
+    """Upstream's crops and colour changes draw from the global generator: lend it ours, and give it back as it was."""
+    if rng is None:
+        yield
+        return
+    state = random.getstate()
+    random.seed(rng.getrandbits(64))
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+def _covering_size(panel: Panel) -> Size:
+    """The size at which the image just covers its panel, from upstream's own bucket arithmetic."""
+    manager = BucketManager(False, panel.size, None, None, None)
+    manager.set_predefined_resos([panel.size])
+    return manager.select_bucket(*panel.image.size)[1]
+
+
+def _crop_top_left(panel: Panel) -> tuple[int, int]:
+    left, top, right, _ = BucketManager.get_crop_ltrb(panel.size, panel.image.size)
+    return int(top), int(panel.size[0] - right if panel.flipped else left)
+
+
+def _file_digest(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).digest()
+
+
+def _model_digest(model: Any) -> str:
+    """Of the weights as they encode, in their dtype."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
