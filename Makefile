@@ -9,7 +9,7 @@ demo: .venv/demo
 	$(BIN)/python examples/cg3_mini/demo.py
 
 test: .venv/test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 .venv/demo: pyproject.toml
 	$(PYTHON) -m venv .venv

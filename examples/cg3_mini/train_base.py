@@ -34,8 +34,6 @@ from torch import nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from lycoris_composite.trainers.tokens import WordTokenizer
-
 HERE = Path(__file__).parent
 SEED = 1
 VAE_BATCH = 16
@@ -324,13 +322,12 @@ def _draw_some(count: int, number: int) -> tuple[torch.Tensor, list[tuple]]:
 
 
 def _batches(pool: dict, tokenizer: Any, rng: random.Random, factor: float) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    words = WordTokenizer(tokenizer)
     while True:
         [count] = rng.choices(list(SHARE), list(SHARE.values()))
         latents, scenes = pool[count]
         chosen = rng.sample(range(len(scenes)), round(BATCH[count] * factor))
         captions = (_training_caption(*scenes[number], rng) for number in chosen)
-        ids = [words(text, padding="max_length", truncation=True, max_length=77).input_ids for text in captions]
+        ids = [tokenizer(text, padding="max_length", truncation=True, max_length=77).input_ids for text in captions]
         yield latents[chosen].float(), torch.tensor(ids)
 
 

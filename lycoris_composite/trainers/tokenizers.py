@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lycoris_composite.composites.captions import Budget
 from lycoris_composite.errors import UserError
-from lycoris_composite.trainers.tokens import WordTokenizer
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -55,5 +55,19 @@ def _loaded(name: str, folder: Path | None) -> CLIPTokenizer:
 def caption_budget(settings: Mapping[str, Any]) -> Budget:
     """The tokens that a stage's captions may have. Raises UserError where there is no tokenizer to count with."""
     model = Path(settings.get("pretrained_model_name_or_path") or ".")
-    words = WordTokenizer(clip_tokenizer(model, settings.get("tokenizer_cache_dir")))
-    return Budget(settings.get("max_token_length") or CHUNK, lambda text: len(words.tokenize(text)))
+    tokenizer = clip_tokenizer(model, settings.get("tokenizer_cache_dir"))
+    return Budget(settings.get("max_token_length") or CHUNK, partial(count_tokens, tokenizer))
+
+
+def count_tokens(tokenizer: CLIPTokenizer, text: str) -> int:
+    """The number of tokens that the tokenizer makes of a text. CLIP's pattern never reaches across a space, so each word
+    is tokenized once and its number remembered. A text that ftfy may mend (accents, quotes, HTML entities) is tokenized
+    as a whole, because ftfy looks at the whole of it."""
+    if text.isascii() and text.isprintable() and "&" not in text:
+        return sum(_count_of_word(tokenizer, word) for word in text.split())
+    return len(tokenizer.tokenize(text))
+
+
+@lru_cache(maxsize=100_000)
+def _count_of_word(tokenizer: CLIPTokenizer, word: str) -> int:
+    return len(tokenizer.tokenize(word))

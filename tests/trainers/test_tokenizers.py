@@ -1,17 +1,37 @@
-"""Which tokenizer is found, and which is none."""
+"""Which tokenizer is found, and which is none; how its tokens are counted, against transformers' own for SD 1.x and SDXL."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip("transformers", reason="needs transformers: lycoris-composite setup")
 from lycoris_composite.errors import UserError
 from lycoris_composite.trainers import tokenizers
 from lycoris_composite.trainers.tokenizers import TOKENIZERS
+from tests import tiny
 
 FOLDER = "openai_clip-vit-large-patch14"
+tags = st.one_of(
+    st.sampled_from([
+        "1girl", "looking at viewer", "don't", "it's", ":)", "^_^", ">_<", "o_o", ":d", "<|endoftext|>", "k-on!", "re:zero",
+        "hatsune_miku_(vocaloid)", "!", "x & y", "&amp;", "caf\u00e9", "\u5730\u96f7", "\ufb01ne", "\u2018quoted\u2019", "a\tb", "\x1b[1m", "(red:1.2)", "{a|b}",
+    ]),
+    st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=12),
+    st.text(st.characters(codec="utf-8"), max_size=6),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=tiny.PAD_TOKENS)
+def tokenizer(request: pytest.FixtureRequest, clip_tokenizers: Path) -> Any:
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(clip_tokenizers / request.param)
 
 
 def test_both_of_upstreams_are_read_from_their_folders(clip_tokenizers):
@@ -41,3 +61,15 @@ def test_a_tokenizer_that_knows_no_words_is_none(tmp_path, monkeypatch):
         tokenizers.kept_tokenizer(TOKENIZERS[0], str(tmp_path))
     with pytest.raises(UserError, match="is not on this machine"):
         tokenizers.clip_tokenizer(tmp_path, None)
+
+
+@settings(deadline=None, max_examples=150)
+@given(text=st.lists(tags, max_size=40).map(", ".join))
+def test_a_caption_counts_as_many_tokens_as_its_tokenizer_makes(tokenizer, text):
+    assert tokenizers.count_tokens(tokenizer, text) == len(tokenizer.tokenize(text))
+
+
+def test_a_shuffled_caption_is_not_tokenized_again(tokenizer, monkeypatch):
+    tokenizers.count_tokens(tokenizer, "mio/rin/COMPOSITE, red hair, blue eyes, smile,")
+    monkeypatch.setattr(tokenizer, "tokenize", lambda text: pytest.fail(f"{text!r} was tokenized again"))
+    assert tokenizers.count_tokens(tokenizer, "mio/rin/COMPOSITE, blue eyes, red hair, smile,") == 14

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from lycoris_composite.composites.captions import Budget
 from lycoris_composite.errors import UserError
-from lycoris_composite.trainers.tokenizers import CHUNK, clip_tokenizer
-from lycoris_composite.trainers.tokens import WordTokenizer
+from lycoris_composite.trainers.tokenizers import CHUNK, clip_tokenizer, count_tokens
 
 # SD 1.x's, as sd-scripts has them fixed.
 LATENT_SCALE = 0.18215
@@ -26,12 +26,12 @@ class Text:
     """Captions to token ids, and those to what the UNet attends to, in chunks of 75 tokens as upstream makes them."""
 
     def __init__(self, tokenizer: Any, max_token_length: int | None, clip_skip: int | None) -> None:
-        self.words = WordTokenizer(tokenizer)
+        self._tokenizer = tokenizer
         self.limit = max_token_length or CHUNK
         self._clip_skip = clip_skip
 
     def budget(self) -> Budget:
-        return Budget(self.limit, lambda text: len(self.words.tokenize(text)))
+        return Budget(self.limit, partial(count_tokens, self._tokenizer))
 
     def ids(self, captions: Sequence[str]) -> torch.Tensor:
         """(B, chunks, 77)."""
@@ -39,7 +39,7 @@ class Text:
 
     def _ids(self, caption: str) -> torch.Tensor:
         options = {"padding": "max_length", "truncation": True, "max_length": self.limit + 2}
-        begin, *ids, end = self.words(caption, **options).input_ids
+        begin, *ids, end = self._tokenizer(caption, **options).input_ids
         chunks = (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
         return torch.tensor([[begin, *chunk, end] for chunk in chunks])
 

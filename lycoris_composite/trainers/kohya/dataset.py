@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from functools import cache
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -27,7 +27,6 @@ from library.strategy_base import LatentsCachingStrategy
 from library.strategy_sd import SdSdxlLatentsCachingStrategy
 from library.train_util import BucketBatchIndex, BucketManager, DreamBoothDataset, ImageInfo
 from tqdm import tqdm
-from transformers import CLIPTokenizer
 
 from lycoris_composite.composites.captions import Budget, Progress
 from lycoris_composite.composites.groups import PANELS
@@ -40,7 +39,7 @@ from lycoris_composite.data.tags import CaptionRules
 from lycoris_composite.errors import UserError
 from lycoris_composite.randomness import generator
 from lycoris_composite.trainers.kohya import checkout
-from lycoris_composite.trainers.tokens import WordTokenizer
+from lycoris_composite.trainers.tokenizers import count_tokens
 from sd_scripts_patches.tools import replace
 
 logger = logging.getLogger(__name__)
@@ -348,14 +347,6 @@ class CompositeDataset(SwitchedDataset):
             view.image_to_subset[key] = self._joined_subset(composite, masked)
         return view
 
-    def set_current_strategies(self) -> None:
-        """Composites shuffle the same words again and again, so their tokens are worth remembering."""
-        super().set_current_strategies()
-        self.tokenize_strategy = copy.copy(self.tokenize_strategy)
-        for name, value in list(vars(self.tokenize_strategy).items()):
-            if isinstance(value, CLIPTokenizer):
-                setattr(self.tokenize_strategy, name, WordTokenizer(value))
-
     def process_caption(self, subset: Any, caption: str) -> str:
         """The plan's captions are final."""
         return caption
@@ -407,7 +398,7 @@ class CompositeDataset(SwitchedDataset):
         tokenizer = getattr(self.tokenize_strategy, "tokenizer", getattr(self.tokenize_strategy, "tokenizer1", None))
         if limit is None or tokenizer is None:
             return None
-        return Budget(limit - 2, lambda text: len(tokenizer.tokenize(text)))
+        return Budget(limit - 2, partial(count_tokens, tokenizer))
 
     def _add_conditioning(self, example: dict[str, Any], composites: Sequence[Composite]) -> None:
         """SDXL's sizes and crops, with upstream's values for one panel. The original size is that of the panels'

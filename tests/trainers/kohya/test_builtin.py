@@ -35,7 +35,8 @@ def recorded(world: World, tmp_path: Path, **changes: Any) -> dict[str, list[dic
         folder.mkdir()
         config = world.write_config(folder, composite={"trainer": trainer, "stage2": second}, **changes)
         script = str(Path(__file__).with_name("recording.py"))
-        run = world.command(folder, script, str(folder / "record.pt"), str(world.sd_scripts), "--config", str(config), "--cpu")
+        flags = ["--config", str(config), "--sd_scripts", str(world.sd_scripts), "--cpu"]
+        run = world.command(folder, script, str(folder / "record.pt"), str(world.sd_scripts), *flags)
         assert run.code == 0
         records[trainer] = torch.load(folder / "record.pt", weights_only=True)
     return records

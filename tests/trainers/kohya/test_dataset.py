@@ -456,7 +456,6 @@ def test_long_captions_keep_both_characters_within_the_tokens(
     [dataset] = make_dataset({}, {"shuffle_caption": True}).datasets
     strategy = library.strategy_base.TokenizeStrategy.get_strategy()
     tokenizer = strategy.tokenizer
-    assert type(tokenizer).__name__ == "CLIPTokenizer"  # upstream's own: what the dataset remembers must not be asked
 
     for number in range(len(dataset)):
         batch = dataset[number]

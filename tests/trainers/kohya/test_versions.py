@@ -17,6 +17,8 @@ from tests.helpers import ROOT
 from tests.trainers.kohya.conftest import VERSIONS
 from tests.world import World
 
+pytestmark = pytest.mark.versions
+
 CHECK = "import sys, pathlib; from lycoris_composite import launcher; from lycoris_composite.trainers.kohya.script import Upstream; "
 CHECK += "sys.exit(launcher.report(lambda: Upstream(pathlib.Path(sys.argv[1]), 'train_network').check('lycoris.kohya')))"
 
