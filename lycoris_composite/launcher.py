@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import argparse
 import errno
-import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lycoris_composite.composites.plan import Plan
-from lycoris_composite.composites.sample_prompts import MOST_CHARACTERS, sample_prompts
-from lycoris_composite.config import settings as config
-from lycoris_composite.config.datasets import parse_resolution
-from lycoris_composite.config.effective import config_text, dataset_config, toml_text
-from lycoris_composite.config.stages import Stage
+from lycoris_composite.composites.sample_prompts import MOST_CHARACTERS
+from lycoris_composite.config.effective import effective
+from lycoris_composite.config.options import SECRETS
 from lycoris_composite.errors import Stopped, UserError, printable, sentence
 from lycoris_composite.preflight.checks import Refusals, Request, check_run
 from lycoris_composite.preflight.resume import Task, starting_weights, what_is_left
@@ -29,6 +25,7 @@ from lycoris_composite.run.journal import Journal, digest, sole_run
 from lycoris_composite.run.signals import StopRequest
 from lycoris_composite.run.states import Sitting, remove_asked_states
 from lycoris_composite.trainers.kernels import exact_kernels
+from lycoris_composite.trainers.trainer import Trainer
 
 # What upstream's own writing (logs, folders) meets on a disk that is full, read-only, broken or gone.
 _DISK_REFUSES = {
@@ -108,46 +105,57 @@ def _without_secrets(arguments: Sequence[str]) -> list[str]:
     shown = []
     for before, argument in zip(["", *arguments], arguments, strict=False):
         flag, equals, _ = argument.partition("=")
-        if equals and flag.endswith(config.SECRETS):  # --key=value, and --set's key=value
+        if equals and flag.endswith(SECRETS):  # --key=value, and --set's key=value
             argument = f"{flag}=..."
-        shown.append("..." if before.startswith("--") and before.endswith(config.SECRETS) else argument)
+        shown.append("..." if before.startswith("--") and before.endswith(SECRETS) else argument)
     return shown
 
 
 def _run(own: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> None:
     request = Request(own.config, own.set, flags, own.sd_scripts, own.stage, own.cpu, own.skip_bad)
     checked = check_run(request, Refusals(), _say, _is_main_process())
-    for line in checked.ignored:
+    for line in (*checked.ignored, *checked.data.ignored):
         _say(f"ignored: {line}")
-    settings, trainer, stages, plans = checked.settings, checked.trainer, checked.stages, checked.plans
+    stages, plans = checked.stages, checked.data.plans
     for plan in plans:
         names = ", ".join(character.summary for character in plan.characters)
         _say(f"characters: {names}; {plan.composites} composites an epoch in {len(plan.sizes)} size(s)")
+    if len(plans[0].characters) > MOST_CHARACTERS and not all(
+        stage.settings.sample_prompts or stage.prompts for stage in stages
+    ):
+        _say(f"sample prompts: the first {MOST_CHARACTERS} of {len(plans[0].characters)} characters")
     with sole_run(checked.lock_file) if _is_main_process() else nullcontext():
         journal = Journal(checked.journal_file)
         tasks, lines = _from_main_process(
-            lambda: what_is_left(journal, stages, plans, checked.subsets, own.fresh, own.continue_anyway)
+            lambda: what_is_left(journal, stages, plans, checked.data.subsets, own.fresh, own.continue_anyway)
         )
         for line in lines:
             _say(line)
-        for task in tasks:
-            _write_configs(task.stage, settings, plans)
-        for task in tasks:
-            _write_configs(task.stage, settings, plans)  # again: hours later somebody may have tidied the folder
-            log = journal.run_log(task.stage.number, task.record.run)
-            sitting = Sitting(task.record.run, task.stage.number, task.stage.output, stop, task.state, checked.skipped, log)
-            _train(task, sitting, trainer, journal, own.allow_pickle)
-    trainer.end()
+        runs = [(task, *effective(task.stage, plans[0], checked.settings.single_size)) for task in tasks]
+        for _, _, files in runs:
+            _write(files)
+        for task, stage, files in runs:
+            _write(files)  # again: hours later somebody may have tidied the folder
+            log = journal.run_log(stage.number, task.record.run)
+            skipped = frozenset(checked.data.bad)
+            sitting = Sitting(task.record.run, stage.number, stage.output, stop, task.state, skipped, log)
+            _train(replace(task, stage=stage), sitting, checked.trainer, journal, own.allow_pickle)
+    checked.trainer.end()
 
 
-def _train(task: Task, sitting: Sitting, trainer: Any, journal: Journal, allow_pickle: bool) -> None:
+def _write(files: Mapping[Path, str]) -> None:
+    for path, text in files.items():
+        write_whole(path, text)
+
+
+def _train(task: Task, sitting: Sitting, trainer: Trainer, journal: Journal, allow_pickle: bool) -> None:
     stage = task.stage
     _say(f"stage {stage.number}: {'composites' if stage.composite else 'single images'} -> {stage.output}")
     if _is_main_process():
         journal.begin(stage.number, replace(task.record, weights=starting_weights(stage)))
     try:
         with exact_kernels(stage.settings, _say):
-            steps, epochs = trainer.run_stage(_with_prompts(stage), sitting, allow_pickle)
+            steps, epochs = trainer.run_stage(stage, sitting, allow_pickle)
     except (UserError, OSError, Stopped):
         print(file=sys.stderr)  # what follows would stand on the progress bar's line
         raise
@@ -158,34 +166,6 @@ def _train(task: Task, sitting: Sitting, trainer: Any, journal: Journal, allow_p
         remove_asked_states(stage.output_dir, task.record.run, stage.number)
     if sitting.stop.signal:
         raise Stopped(sitting.stop.signal, f"stopped after stage {stage.number}")
-
-
-def _write_configs(stage: Stage, settings: config.Settings, plans: Sequence[Plan]) -> None:
-    if not stage.settings.get("sample_prompts"):
-        prompts = stage.prompts or _made_prompts(stage, settings, plans[0])
-        write_whole(_prompts_file(stage), json.dumps(prompts, ensure_ascii=False, indent=1))
-    stage = _with_prompts(stage)
-    if stage.settings.get("dataset_config"):
-        source = config.read_toml(Path(stage.settings["dataset_config"]))
-        write_whole(stage.dataset_config_file, toml_text(dataset_config(stage, source, settings.stage2)))
-    write_whole(stage.config_file, config_text(stage))
-
-
-def _made_prompts(stage: Stage, settings: config.Settings, plan: Plan) -> list[dict[str, Any]]:
-    if stage.number == 1 and len(plan.characters) > MOST_CHARACTERS:
-        _say(f"sample prompts: the first {MOST_CHARACTERS} of {len(plan.characters)} characters")
-    return sample_prompts(plan, parse_resolution(settings.kohya.get("resolution") or plan.canvas.size))
-
-
-def _with_prompts(stage: Stage) -> Stage:
-    if stage.settings.get("sample_prompts"):
-        return stage
-    return replace(stage, settings={**stage.settings, "sample_prompts": str(_prompts_file(stage))})
-
-
-def _prompts_file(stage: Stage) -> Path:
-    name = stage.name if stage.prompts else stage.name.removesuffix("-stage1")
-    return stage.output_dir / f"{name}-prompts.json"
 
 
 def _from_main_process(make: Callable[[], Any]) -> Any:

@@ -6,6 +6,7 @@ import hashlib
 import random
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ import pytest
 
 from lycoris_composite.config import settings as config
 from lycoris_composite.config.datasets import datasets_of, plan_of
+from lycoris_composite.config.options import KohyaSettings
+from lycoris_composite.config.stages import stages_of
 from tests.helpers import ROOT
 
 FOLDER = ROOT / "examples" / "cg3_mini"
@@ -110,8 +113,8 @@ def test_the_config_finds_the_drawn_characters(tmp_path: Path):
 
     settings = config.load(FOLDER / "cg3_mini.toml")
     folder = draw_data.draw_data(tmp_path / "data")
-    kohya = {**settings.kohya, **settings.stage2, "train_data_dir": str(folder)}
-    [dataset] = datasets_of(kohya, settings.composite.aspect)
+    settings = replace(settings, kohya=KohyaSettings({**settings.kohya, "train_data_dir": str(folder)}))
+    [dataset] = datasets_of(stages_of(settings)[1])
     plan = plan_of(dataset, settings.composite, 42)
     assert [(c.trigger, len(c.images)) for c in plan.characters] == [("mio", 12), ("rin", 12), ("uzuki", 12)]
     assert plan.sizes == ((128, 64),)

@@ -10,7 +10,8 @@ import pytest
 from lycoris_composite import launcher
 from lycoris_composite.config import settings as config
 from lycoris_composite.config import stages
-from lycoris_composite.config.effective import toml_text
+from lycoris_composite.config.datasets import datasets_of
+from lycoris_composite.config.effective import effective, toml_text
 from lycoris_composite.preflight import checks, inputs
 from tests.tiny import draw_characters
 
@@ -23,9 +24,10 @@ def settings_for(folder: Path, **kohya) -> config.Settings:
 
 
 def checked_plans(settings: config.Settings) -> list:
-    datasets = inputs.datasets_to_join(settings)
+    second = stages.stages_of(settings)[1]
+    datasets = datasets_of(second)
     assert not inputs.bad_files(datasets, show_progress=False)
-    return inputs.plans_of(settings, datasets, ())
+    return inputs.plans_of(second, datasets, ())
 
 
 @pytest.mark.parametrize("override", ["seed=3", "training_arguments.seed=3"])
@@ -57,7 +59,7 @@ def test_both_stages_share_prompts_made_from_the_characters(tmp_path):
     settings = settings_for(tmp_path)
     plans = checked_plans(settings)
     for stage in stages.stages_of(settings):
-        launcher._write_configs(stage, settings, plans)
+        launcher._write(effective(stage, plans[0], settings.single_size)[1])
         assert config.read_toml(stage.config_file)["sample_prompts"] == str(tmp_path / "out" / "last-prompts.json")
     prompts = json.loads((tmp_path / "out" / "last-prompts.json").read_text())
     assert (prompts[0]["width"], prompts[0]["height"]) == (128, 128)
@@ -66,7 +68,7 @@ def test_both_stages_share_prompts_made_from_the_characters(tmp_path):
 def test_a_users_own_prompts_win(tmp_path):
     settings = settings_for(tmp_path, sample_prompts="mine.txt")
     stage, _ = stages.stages_of(settings)
-    launcher._write_configs(stage, settings, checked_plans(settings))
+    launcher._write(effective(stage, checked_plans(settings)[0], settings.single_size)[1])
     assert config.read_toml(stage.config_file)["sample_prompts"] == "mine.txt"
     assert not list((tmp_path / "out").glob("*prompts*"))
 

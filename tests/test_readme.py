@@ -25,6 +25,7 @@ MOST_LINES = 120
 COMPOSITE_KEYS = {*(field.name for field in fields(CompositeOptions)), "trainer", "stage2"}
 # What pages name of other programs: kohya's scripts, accelerate, torchrun, ruff.
 OTHERS_FLAGS = {
+    "--dist",  # pytest-xdist
     *("--config_file", "--dataset_config", "--learning_rate", "--output_dir"),
     *("--num_processes", "--nproc_per_node", "--check", "--index-url", "--help"),
 }

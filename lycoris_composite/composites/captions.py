@@ -15,12 +15,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+from lycoris_composite.composites.groups import PANELS
 from lycoris_composite.data.tags import CaptionRules, Tags, parse, pieces, with_separators, without_tags
 from lycoris_composite.errors import UserError
 
-FIELDS = ("left", "right", "left_tags", "right_tags")
-_FIELD_LIST = "{" + "}, {".join(FIELDS) + "}"
-_COMMAS = (", ", ", ")
+_COMMA = ", "
 DEFAULT_TEMPLATE = "{left}/{right}/COMPOSITE, {left_tags}, {right_tags}"
 
 
@@ -36,7 +35,8 @@ class PanelCaption:
 
     @cached_property
     def settled(self) -> tuple[str, Tags] | None:
-        """Its name and tags before chance has its say: the same in every composite. None where wildcards change them."""
+        """The trigger word and the parsed tags, before shuffling and dropout. None with `enable_wildcard`, where they differ
+        at every draw."""
         return None if self.rules.enable_wildcard else _own_tags(self, None)
 
 
@@ -77,18 +77,34 @@ NO_PROGRESS = Progress()
 _FIRST_TO_GO = ("free", "last", "kept")
 
 
-def check_template(template: str) -> None:
-    """Raises ValueError naming a field that is none of FIELDS, or the broken brace."""
+@lru_cache(maxsize=16)
+def fields_of(panels: int) -> dict[str, tuple[int, bool]]:
+    """A template's fields: each one's panel, counted from 0, and whether it holds the panel's tags or its trigger word.
+
+    >>> fields_of(3)
+    {'1': (0, False), '2': (1, False), '3': (2, False), '1_tags': (0, True), '2_tags': (1, True), '3_tags': (2, True)}
+
+    Two panels are also called `left` and `right`.
+    """
+    names = {"left": 0, "right": 1} if panels == 2 else {}
+    names |= {str(number + 1): number for number in range(panels)}
+    return {f"{name}{end}": (panel, bool(end)) for end in ("", "_tags") for name, panel in names.items()}
+
+
+def check_template(template: str, panels: int = PANELS) -> None:
+    """Raises ValueError naming a field that is none of a composite's with so many panels, or the broken brace."""
+    known = fields_of(panels)
     for _, field, spec, conversion in string.Formatter().parse(template):
-        if field is not None and (field not in FIELDS or spec or conversion):
-            raise ValueError(f"unknown field {{{field}}}; the fields are {_FIELD_LIST}")
+        if field is not None and (field not in known or spec or conversion):
+            shown = ", ".join(f"{{{name}}}" for name in known if panels != 2 or not name[0].isdigit())
+            raise ValueError(f"unknown field {{{field}}}; the fields are {shown}")
 
 
 def marker(template: str) -> str | None:
     """The word that marks a composite, `COMPOSITE` in the default template: the fixed text behind the names, or the
     next piece that is fixed, or what stands before the names."""
     pieces = [list(string.Formatter().parse(piece)) for piece in template.split(",")]
-    named = next((place for place, piece in enumerate(pieces) if any(field in ("left", "right") for _, field, *_ in piece)), 0)
+    named = next((place for place, piece in enumerate(pieces) if any(_is_name(field) for _, field, *_ in piece)), 0)
     *_, (behind, last_field, *_) = pieces[named]
     fixed = [piece[0][0] for piece in pieces[named + 1 :] if len(piece) == 1 and piece[0][1] is None]
     for text in ("" if last_field else behind, *fixed, pieces[named][0][0]):
@@ -98,30 +114,39 @@ def marker(template: str) -> str | None:
     return None
 
 
-def render(template: str, triggers: Sequence[str], tags: Sequence[Sequence[str]], joints: Sequence[str] = _COMMAS) -> str:
-    """The template filled in; a tag list that is empty leaves no stray comma. `joints` stand between each side's tags."""
+def _is_name(field: str | None) -> bool:
+    return field is not None and not field.endswith("_tags")
+
+
+def render(template: str, triggers: Sequence[str], tags: Sequence[Sequence[str]], joints: Sequence[str] = ()) -> str:
+    """The template filled in, by panel. A tag list that is empty leaves no stray comma. `joints` stand between each panel's
+    tags, commas where there are none.
+
+    >>> render("{left}/{right}/COMPOSITE, {left_tags}, {right_tags}", ["rin", "mio"], [["hat", "smile"], []])
+    'rin/mio/COMPOSITE, hat, smile'
+    """
     return "".join(text for _, text in spans(template, triggers, tags, joints))
 
 
 def spans(
-    template: str, triggers: Sequence[str], tags: Sequence[Sequence[str]], joints: Sequence[str] = _COMMAS
+    template: str, triggers: Sequence[str], tags: Sequence[Sequence[str]], joints: Sequence[str] = ()
 ) -> list[tuple[str, str]]:
-    """The filled template in pieces, each after what it is: `left` or `right` for tags, `name` for all else. A piece
-    holds the comma behind it."""
-    sides = (joint.join(side) for joint, side in zip(joints, tags, strict=True))
-    values = dict(zip(FIELDS, (*triggers, *sides), strict=True))
+    """The filled template in pieces, each after its role: `tags0` for the first panel's tags, `tags1` for the second's …,
+    `name` for all else. A piece holds the comma behind it."""
+    fields = fields_of(len(triggers))
+    sides = [joint.join(side) for joint, side in zip(joints or [_COMMA] * len(tags), tags, strict=True)]
     found: list[tuple[str, str]] = []
     for part in _parts(template):
-        filled = [(_ROLES.get(field, "name"), fixed if field is None else values[field]) for fixed, field in part]
-        filled = [(role, text) for role, text in filled if text]
+        filled = []
+        for fixed, field in part:
+            panel, is_tags = (0, False) if field is None else fields[field]
+            text = fixed if field is None else (sides if is_tags else triggers)[panel]
+            filled += [(f"tags{panel}" if is_tags else "name", text)] if text else []
         if filled and found:
             role, text = found[-1]
-            found[-1] = role, f"{text}, "
+            found[-1] = role, f"{text}{_COMMA}"
         found += filled
     return found
-
-
-_ROLES = {"left_tags": "left", "right_tags": "right"}
 
 
 @lru_cache(maxsize=16)
@@ -137,13 +162,13 @@ def _parts(template: str) -> list[list[tuple[str, str | None]]]:
 
 @dataclass(frozen=True)
 class CaptionParts:
-    """A composite's caption before it is one text: by side, the trigger word, the tags, the tags that the budget had no
+    """A composite's caption before it is one text: by panel, the trigger word, the tags, the tags that the budget had no
     room for, and what stands between tags."""
 
     triggers: tuple[str, ...]
     tags: tuple[list[str], ...]
     cut: tuple[list[str], ...]
-    joints: tuple[str, ...] = _COMMAS
+    joints: tuple[str, ...] = ()
 
     def text(self, template: str) -> str:
         return render(template, self.triggers, self.tags, self.joints)
@@ -164,9 +189,8 @@ def caption_parts(
     """One draw of all that the panels' rules leave to chance. `by_separator` joins tags by `caption_separator`, as upstream
     does it since v0.11.1 where it has shuffled them; before, it always takes a comma.
 
-    The caption is dropped as a whole (None) where upstream would drop every panel's own. Over the budget, the panel with
-    more free tags gives up its last ones, then all do, one each: so none is cut alone, and none with few tags loses them
-    to one with many. Protected tags go after all others.
+    None where upstream would drop the caption of every panel. Over the budget, the panel with more free tags loses its last
+    tags until all have equally many; then each loses one in turn. Protected tags go last.
     """
     if _dropped(panels, rng, epoch):
         return None
@@ -242,7 +266,8 @@ def _fit(template: str, triggers: Sequence[str], sides: Sequence[Tags], joints: 
 
 
 def _shortened(sides: Sequence[Tags], rounds: int) -> list[Tags]:
-    """The sides after the longest of them has given up its last tag, or all that are as long, a number of times."""
+    """Drops tags for `rounds` rounds. Each round drops the last tag of the longest side, or of every side that is equally
+    long."""
     most = {}
     for part in _FIRST_TO_GO:
         longest = _longest(sides, part)

@@ -166,6 +166,16 @@ class Plan:
         rng = generator(self.seed, epoch, composite.index, "caption")
         return caption_parts(self.options.caption, panels, rng, epoch, progress, budget, self.by_separator)
 
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """What the panels' places are called."""
+        return ("left", "right") if self.panels == 2 else tuple(f"place {number + 1}" for number in range(self.panels))
+
+    def place_counts(self, epoch: int) -> np.ndarray:
+        """(characters, panels): how often each character stands at each place in an epoch."""
+        characters = self._epoch(self._picture_epoch(epoch)).groups.characters
+        return np.stack([np.bincount(at, minlength=len(self.characters)) for at in characters.T], axis=1)
+
     def pair_counts(self, epoch: int) -> np.ndarray:
         """(characters, characters): in how many composites of an epoch each stands before (row) each (column)."""
         characters = self._epoch(self._picture_epoch(epoch)).groups.characters

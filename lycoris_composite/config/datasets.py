@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from lycoris_composite.composites.plan import CompositeOptions, Plan
-from lycoris_composite.config.settings import Settings, check_value, read_toml
+from lycoris_composite.config.options import FLAG_NAMES, LONGEST_SIDE, KohyaSettings, check_kind, parse_resolution
+from lycoris_composite.config.settings import Settings, read_toml
+from lycoris_composite.config.stages import Stage
 from lycoris_composite.data.buckets import Canvas
 from lycoris_composite.data.characters import Subset, characters_of, read_subset
 from lycoris_composite.data.images import is_picture, list_images, pictures_below
@@ -24,21 +26,6 @@ from lycoris_composite.data.tags import CaptionRules
 from lycoris_composite.errors import UserError
 
 SKIP = "skip_image_resolution"  # upstream's since v0.10.2
-_LONGEST_SIDE = 65_536  # pixels; no picture is larger, and lists of buckets grow with it
-OPTION_TYPES: dict[str, type] = {
-    **{rule.name: str if rule.default is None else type(rule.default) for rule in fields(CaptionRules)},
-    **dict.fromkeys(("batch_size", "num_repeats", "min_bucket_reso", "max_bucket_reso", "bucket_reso_steps"), int),
-    **dict.fromkeys(("enable_bucket", "bucket_no_upscale", "flip_aug", "is_reg"), bool),
-    **dict.fromkeys(("class_tokens", "caption_extension", "trigger"), str),
-    "token_warmup_step": float,
-}
-_OTHER_TYPES: dict[str, type] = {
-    **dict.fromkeys(("train_batch_size", "dataset_repeats", "validation_seed", "seed"), int),
-    **dict.fromkeys(("max_train_epochs", "max_train_steps", "gradient_accumulation_steps", "max_token_length"), int),
-    **dict.fromkeys(("train_data_dir", "dataset_config", "pretrained_model_name_or_path", "tokenizer_cache_dir"), str),
-    "validation_split": float,
-}
-# `train_batch_size` and `dataset_repeats` are called so among kohya's flags, and otherwise in dataset_config files.
 # By upstream's script: what bucket_reso_steps has to be a multiple of (its `verify_bucket_reso_steps`; v0.10.1 wants 32 for
 # Lumina), and how the names of its cache files of latents end.
 TRAINERS = {
@@ -50,7 +37,6 @@ TRAINERS = {
     "lumina_train_network": (16, "_lumina.npz"),
     "anima_train_network": (16, "_anima.npz"),
 }
-FLAG_NAMES = {"batch_size": "train_batch_size", "num_repeats": "dataset_repeats"}
 
 
 @dataclass(frozen=True)
@@ -63,35 +49,48 @@ class Dataset:
     regularization: tuple[Subset, ...] = ()
 
 
-def datasets_of(settings: Mapping[str, Any], aspect: str, config: Mapping[str, Any] | None = None) -> list[Dataset]:
-    """The datasets that the settings name, not yet read from disk. `config` is what their dataset_config holds, where
-    it is not to be read from its file. Raises UserError naming file and key."""
-    if settings.get("dataset_config"):
-        path = Path(settings["dataset_config"])
-        tables = _tables(config or read_toml(path), settings, path)
-        return [_dataset(levels, subsets, aspect) for levels, subsets in tables]
-    if settings.get("in_json"):
-        raise UserError(f'in_json = "{settings["in_json"]}": characters need caption files; use train_data_dir instead.')
-    folder = settings.get("train_data_dir")
-    if not folder:
+def datasets_of(stage: Stage) -> list[Dataset]:
+    """The datasets that a stage names, not yet read from disk. Raises UserError naming file and key."""
+    settings = stage.settings
+    aspect = stage.composite.aspect if stage.composite else "natural"
+    if settings.dataset_config:
+        path = Path(settings.dataset_config)
+        datasets = [_dataset(levels, subsets, aspect) for levels, subsets in _tables(source_tables(stage), settings, path)]
+    elif settings.in_json:
+        raise UserError(f'in_json = "{settings.in_json}": characters need caption files; use train_data_dir instead.')
+    elif not settings.train_data_dir:
         raise UserError("train_data_dir: not set; name the folder of <repeats>_<character> folders, or a dataset_config.")
-    subsets = _folders(Path(folder), "train_data_dir")
-    if settings.get("reg_data_dir"):
-        subsets += [{**subset, "is_reg": True} for subset in _folders(Path(settings["reg_data_dir"]), "reg_data_dir")]
-    return [_dataset([settings], subsets, aspect)]
+    else:
+        subsets = _folders(Path(settings.train_data_dir), "train_data_dir")
+        if settings.reg_data_dir:
+            subsets += [{**subset, "is_reg": True} for subset in _folders(Path(settings.reg_data_dir), "reg_data_dir")]
+        datasets = [_dataset([settings], subsets, aspect)]
+    _check_buckets(datasets, stage.trainer)
+    return datasets
+
+
+def source_tables(stage: Stage) -> dict[str, Any]:
+    """The tables of the dataset_config that a stage names. What `[composite.stage2]` sets is taken out of stage 2's at every
+    level, because upstream lets each level win over the flags. Raises UserError for tables of another shape."""
+    path = Path(stage.settings.dataset_config)
+    tables = read_toml(path)
+    check_tables(tables, path)
+    flags = {own: flag for own, flag in FLAG_NAMES.items() if flag in stage.overrides}
+    for table in every_table(tables):
+        for name in (*stage.overrides, *flags):
+            table.pop(name, None)
+    return tables
+
+
+def every_table(tables: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A dataset_config's [general], its datasets, and their subsets."""
+    datasets = tables.get("datasets", [])
+    return [tables.get("general", {}), *datasets, *chain.from_iterable(dataset.get("subsets", []) for dataset in datasets)]
 
 
 def without_skip(settings: Settings) -> Settings:
     """The settings as an upstream reads them that leaves out no small pictures."""
     return replace(settings, kohya={key: value for key, value in settings.kohya.items() if key != SKIP})
-
-
-def check_types(settings: Mapping[str, Any], where: str) -> None:
-    """Raises UserError for a value that the data or its schedule is computed with, and that is of another type. A trainer
-    checks these and all others; a preview has none."""
-    for key, kind in {**OPTION_TYPES, **_OTHER_TYPES}.items():
-        if settings.get(key) is not None:
-            check_value(settings[key], kind, f"{where} {key}")
 
 
 def plan_of(
@@ -113,7 +112,7 @@ def _with_some_left(subset: Subset) -> Subset:
     return subset
 
 
-def check_buckets(datasets: Sequence[Dataset], trainer: str) -> None:
+def _check_buckets(datasets: Sequence[Dataset], trainer: str) -> None:
     """Raises UserError for bucket_reso_steps that upstream's script asserts against once it has started."""
     steps, _ = TRAINERS.get(trainer, (1, ""))
     for dataset in datasets:
@@ -151,9 +150,9 @@ def _how_to_have_some(folder: Path, inner: Sequence[Path], key: str) -> str:
     return "rename the characters' folders"
 
 
-def ignored_folders(settings: Mapping[str, Any]) -> list[str]:
+def ignored_folders(settings: KohyaSettings) -> list[str]:
     """A line for each folder of images that upstream passes over for its name, and for images that lie in none."""
-    keys = () if settings.get("dataset_config") else ("train_data_dir", "reg_data_dir")
+    keys = () if settings.dataset_config else ("train_data_dir", "reg_data_dir")
     folders = [Path(settings[key]) for key in keys if settings.get(key)]
     return [line for folder in folders if folder.is_dir() for line in _ignored_in(folder)]
 
@@ -188,10 +187,9 @@ def _repeats(folder: Path) -> int:
         return 0
 
 
-def _tables(config: Mapping[str, Any], settings: Mapping[str, Any], path: Path) -> list[tuple[list, list]]:
+def _tables(config: Mapping[str, Any], settings: KohyaSettings, path: Path) -> list[tuple[list, list]]:
     general = config.get("general", {})
     found = []
-    check_tables(config, path)
     for dataset in config.get("datasets", []):
         if "composite" in dataset or "composite" in general:
             raise UserError(
@@ -215,10 +213,9 @@ def check_tables(config: Mapping[str, Any], path: Path) -> None:
     subsets = [dataset.get("subsets", []) for dataset in datasets if isinstance(dataset, dict)] if _is_list(datasets) else []
     if not _is_list(datasets) or not all(map(_is_list, subsets)) or not isinstance(config.get("general", {}), dict):
         raise UserError(f"{path}: [general] must be a table, [[datasets]] and [[datasets.subsets]] lists of tables; mend them.")
-    for table in (config.get("general", {}), *datasets, *chain(*subsets)):
+    for table in every_table(config):
         for key, value in table.items():
-            if key in OPTION_TYPES:
-                check_value(value, OPTION_TYPES[key], f"{path}, {key}")
+            check_kind(key, value, f"{path},")
 
 
 def _is_list(value: Any) -> bool:
@@ -231,8 +228,8 @@ def _dataset(levels: Sequence[Mapping[str, Any]], subsets: Sequence[Mapping[str,
 
     def positive(name: str, default: int) -> int:
         value = option(name, default)
-        if not 1 <= value <= _LONGEST_SIDE:
-            raise UserError(f"{name}: {value} is out of range; give 1 to {_LONGEST_SIDE}.")
+        if not 1 <= value <= LONGEST_SIDE:
+            raise UserError(f"{name}: {value} is out of range; give 1 to {LONGEST_SIDE}.")
         return value
 
     bucketed = bool(option("enable_bucket", False))
@@ -301,17 +298,3 @@ def _fall_back(name: str, levels: Sequence[Mapping[str, Any]], default: Any = No
         if value is not None:
             return value
     return default
-
-
-def parse_resolution(value: Any, key: str = "resolution") -> tuple[int, int]:
-    """Kohya's `resolution`: "768,512", "768", 768 or [768, 512] -> (width, height)."""
-    if value is None:
-        raise UserError('resolution: not set; give the training size, e.g. resolution = "640,640".')
-    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, (list, tuple)) else [value]
-    try:
-        sizes = [int(part) for part in parts]
-    except (TypeError, ValueError, OverflowError):
-        sizes = []
-    if len(sizes) not in (1, 2) or not 1 <= min(sizes) <= max(sizes) <= _LONGEST_SIDE:
-        raise UserError(f'{key}: {value!r} is no size; write "width,height" in pixels.')
-    return sizes[0], sizes[-1]

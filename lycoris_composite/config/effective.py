@@ -1,18 +1,53 @@
-"""A stage to the config files that it runs from, as text."""
+"""A stage to the files that it runs from: its config, its dataset_config and its sample prompts, as text."""
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import toml
 
-from lycoris_composite.config.datasets import FLAG_NAMES
-from lycoris_composite.config.settings import SECRETS
-from lycoris_composite.config.stages import Stage
+from lycoris_composite.composites.plan import Plan
+from lycoris_composite.composites.sample_prompts import sample_prompts
+from lycoris_composite.config.datasets import source_tables
+from lycoris_composite.config.options import SECRETS, KohyaSettings
+from lycoris_composite.config.stages import STAGE_1, Stage
+from lycoris_composite.data.buckets import Size
+
+
+def effective(stage: Stage, plan: Plan, single_size: Size | None) -> tuple[Stage, dict[Path, str]]:
+    """The stage as it runs, its sample_prompts naming a file, and the texts of the files that it runs from. Without prompts
+    of its own they are made from the plan's characters, those of one character at `single_size`."""
+    files = {}
+    if not stage.settings.sample_prompts:
+        prompts = stage.prompts or sample_prompts(plan, single_size or plan.canvas.size)
+        name = stage.name if stage.prompts else stage.name.removesuffix(STAGE_1)
+        file = stage.output_dir / f"{name}-prompts.json"
+        files[file] = json.dumps(prompts, ensure_ascii=False, indent=1)
+        stage = replace(stage, settings=KohyaSettings({**stage.settings, "sample_prompts": str(file)}))
+    tables = dataset_tables(stage)
+    if tables is not None:
+        files[stage.dataset_config_file] = toml_text(tables)
+    files[stage.config_file] = config_text(stage)
+    return stage, files
+
+
+def dataset_tables(stage: Stage) -> dict[str, Any] | None:
+    """The tables of the stage's dataset_config, if it has one. Stage 2's are overridden and have a composite table for each
+    dataset. Stage 1's have no `trigger`, so that plain upstream reads them."""
+    if not stage.settings.dataset_config:
+        return None
+    tables = source_tables(stage)
+    for dataset in tables.get("datasets", []):
+        if stage.composite is not None:
+            dataset["composite"] = asdict(stage.composite)
+            continue
+        for subset in dataset.get("subsets", []):
+            subset.pop("trigger", None)
+    return tables
 
 
 def config_text(stage: Stage) -> str:
@@ -33,29 +68,3 @@ def toml_text(tables: Mapping[str, Any]) -> str:
     encoder = toml.TomlEncoder()
     encoder.dump_funcs[str] = lambda text: json.dumps(text, ensure_ascii=False)
     return toml.dumps(dict(tables), encoder)
-
-
-def dataset_config(stage: Stage, source: Mapping[str, Any], stage2: Mapping[str, Any]) -> dict[str, Any]:
-    """The stage's dataset_config: the source's, in stage 2 overridden and with a composite table for each dataset. Stage
-    1's has no `trigger`, so that plain upstream reads it."""
-    if stage.composite is None:
-        config = copy.deepcopy(dict(source))
-        for subset in (subset for dataset in config.get("datasets", []) for subset in dataset.get("subsets", [])):
-            subset.pop("trigger", None)
-        return config
-    config = overridden_datasets(source, stage2)
-    for dataset in config.get("datasets", []):
-        dataset["composite"] = asdict(stage.composite)
-    return config
-
-
-def overridden_datasets(source: Mapping[str, Any], stage2: Mapping[str, Any]) -> dict[str, Any]:
-    """A dataset_config in which nothing wins over `[composite.stage2]`: what that names is taken out at every level,
-    as upstream lets each of them win over the flags."""
-    config = copy.deepcopy(dict(source))
-    names = {name: name for name in stage2} | {own: flag for own, flag in FLAG_NAMES.items() if flag in stage2}
-    datasets = config.get("datasets", [])
-    for table in [config.get("general", {}), *datasets, *(s for dataset in datasets for s in dataset.get("subsets", []))]:
-        for name in names:
-            table.pop(name, None)
-    return config

@@ -12,6 +12,7 @@ from typing import Any
 
 import toml
 
+from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.errors import UserError
 
 # Those of upstream's flags that the gallery shows or the embedded trainer knows.
@@ -43,7 +44,7 @@ def _names_a_file(value: str) -> bool:
     return value.endswith(_FILES) or os.path.isfile(value) or re.fullmatch(r"[^\s,]+\.\w{1,6}", value) is not None
 
 
-def prompt_file_error(settings: Mapping[str, Any], where: str) -> UserError | None:
+def prompt_file_error(settings: KohyaSettings, where: str) -> UserError | None:
     """Why a prompt file cannot be sampled from. Upstream would train without samples, or stop at the first one."""
     value = settings.get("sample_prompts")
     if not isinstance(value, str) or not any(settings.get(key) for key in _SAMPLING):

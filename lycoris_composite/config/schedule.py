@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from lycoris_composite.composites.captions import Progress
 from lycoris_composite.composites.plan import CACHED_PIXEL_EPOCHS, Plan
 from lycoris_composite.config.datasets import Dataset
+from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.config.stages import Stage
 from lycoris_composite.data.buckets import Size, bucket_of
-
-_DEFAULT_STEPS = 1600  # upstream's max_train_steps
 
 
 @dataclass(frozen=True)
@@ -52,13 +51,13 @@ class Cost:
     encoded_a_step: float
 
 
-def schedule_of(settings: Mapping[str, Any], batches: int) -> Schedule:
+def schedule_of(settings: KohyaSettings, batches: int) -> Schedule:
     """`max_train_epochs` wins over `max_train_steps`; a step takes `gradient_accumulation_steps` batches."""
-    steps_an_epoch = max(1, -(-batches // (settings.get("gradient_accumulation_steps") or 1)))
-    epochs, steps = settings.get("max_train_epochs"), settings.get("max_train_steps") or _DEFAULT_STEPS
+    steps_an_epoch = max(1, math.ceil(batches / settings.gradient_accumulation_steps))
+    epochs, steps = settings.max_train_epochs, settings.max_train_steps
     if epochs is not None:
         return Schedule(batches, steps_an_epoch, epochs, epochs * steps_an_epoch)
-    return Schedule(batches, steps_an_epoch, -(-steps // steps_an_epoch), steps)
+    return Schedule(batches, steps_an_epoch, math.ceil(steps / steps_an_epoch), steps)
 
 
 def single_work(datasets: Sequence[Dataset]) -> Work:

@@ -12,10 +12,12 @@ import toml
 
 from lycoris_composite.composites.captions import check_template
 from lycoris_composite.composites.plan import CompositeOptions
+from lycoris_composite.config.options import KohyaSettings, kind_name, parse_resolution
+from lycoris_composite.data.buckets import Size
 from lycoris_composite.errors import UserError, nearest
 
 DEFAULT_TRAINER = "train_network"
-SECRETS = ("wandb_api_key", "huggingface_token")  # kohya's options whose values are shown and written nowhere
+DEFAULT_NAME = "last"  # upstream's, where output_name is missing
 _CHOICES = {"join": ("latent", "pixel"), "aspect": ("natural", "equal")}
 _OPTIONS = {option.name: type(option.default) for option in fields(CompositeOptions)}
 _KEYS = {*_OPTIONS, "trainer", "stage2"}
@@ -27,10 +29,23 @@ class Settings:
     is an unset key: GUIs export all of their fields."""
 
     path: Path
-    kohya: Mapping[str, Any]
+    kohya: KohyaSettings
     composite: CompositeOptions
     trainer: str = DEFAULT_TRAINER
     stage2: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kohya", KohyaSettings(self.kohya))
+
+    @property
+    def output_name(self) -> str:
+        """That of stage 2's file and of all that a run writes beside it."""
+        return str(self.kohya.output_name or DEFAULT_NAME)
+
+    @property
+    def single_size(self) -> Size | None:
+        """The size that the config gives for single images, if it does."""
+        return parse_resolution(self.kohya.resolution) if self.kohya.resolution else None
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
@@ -98,7 +113,7 @@ def composite_options(table: Mapping[str, Any], where: str) -> CompositeOptions:
         if wanted is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if not isinstance(value, wanted):
-            raise UserError(f"{where} {key}: {value!r} is no {_TYPE_NAMES[wanted]}; write one.")
+            raise UserError(f"{where} {key}: {value!r} is no {kind_name(wanted)}; write one.")
         if key in _CHOICES and value not in _CHOICES[key]:
             first, second = _CHOICES[key]
             raise UserError(f'{where} {key}: "{value}" is neither {first} nor {second}{nearest(value, _CHOICES[key])}')
@@ -106,24 +121,6 @@ def composite_options(table: Mapping[str, Any], where: str) -> CompositeOptions:
     options = CompositeOptions(**values)
     _check_options(options, where)
     return options
-
-
-_TYPE_NAMES = {str: "text", float: "number", int: "whole number", bool: "true or false"}
-
-
-def check_value(value: Any, wanted: type, where: str, is_list: bool = False) -> None:
-    """Raises UserError for a value of another type: TOML lets anybody write a number in quotes, and upstream stops at
-    that only when it computes with it. A whole number is a number too; a list of numbers may be one number."""
-    if is_list and isinstance(value, list):
-        for one in value:
-            check_value(one, wanted, where)
-        return
-    allowed = (int, float) if wanted is float else wanted
-    is_right = isinstance(value, allowed) and (wanted is bool or not isinstance(value, bool))
-    if not is_right or (is_list and wanted is str):
-        kind = f"list of {_TYPE_NAMES[wanted]}s" if is_list else _TYPE_NAMES[wanted]
-        shown = "its value" if where.endswith(SECRETS) else repr(value)
-        raise UserError(f"{where}: {shown} is {'not' if wanted is bool else 'no'} {kind}; write one.")
 
 
 def _check_options(options: CompositeOptions, where: str) -> None:

@@ -7,29 +7,26 @@ import os
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from lycoris_composite.composites.plan import CompositeOptions
+from lycoris_composite.config.options import (
+    PATHS,
+    RESUME,
+    SECRETS,
+    WEIGHTS,
+    KohyaSettings,
+    check_counts,
+    check_value,
+    shapes_weights,
+)
 from lycoris_composite.config.prompts import given_prompts
-from lycoris_composite.config.settings import SECRETS, Settings, check_value, without_empty
+from lycoris_composite.config.settings import DEFAULT_NAME, Settings, without_empty
 from lycoris_composite.errors import UserError
 
-DEFAULT_NAME = "last"  # upstream's, where output_name is missing
-# They say where an interrupted run goes on, which is the stage that runs first.
-_RESUME_KEYS = ("resume", "resume_from_huggingface", "initial_epoch", "initial_step", "skip_until_initial_step")
-# What does not change the weights, and may be another when an interrupted run goes on. Paths count by what they hold.
-_PATHS = ("pretrained_model_name_or_path", "vae", "train_data_dir", "reg_data_dir", "dataset_config")
-_WITHOUT_EFFECT = re.compile(
-    "(sample|log|logging|wandb|console_log|huggingface|metadata|save_every|save_last|save_n_epoch|save_state)_.*"
-    "|save_state|logging_dir|async_upload|training_comment|max_data_loader_n_workers|persistent_data_loader_workers"
-    "|output_dir|output_name|network_weights|tokenizer_cache_dir"
-)
-_COUNTS = (
-    *("max_train_epochs", "max_train_steps", "gradient_accumulation_steps", "network_dim"),
-    *("save_every_n_epochs", "save_every_n_steps"),
-)
+STAGE_1 = "-stage1"  # ends the name of what stage 1 saves
 _FALLBACKS_WITHOUT_CUDA = {
     "xformers": (False, {"sdpa": True}, "sdpa attention instead of xformers"),
     "mem_eff_attn": (False, {"sdpa": True}, "sdpa attention instead of mem_eff_attn"),
@@ -44,14 +41,19 @@ _FALLBACKS_WITHOUT_CUDA = {
 @dataclass(frozen=True)
 class Stage:
     """One run of the upstream trainer. `composite` is None for single images; `weights_from` is the file whose
-    weights it starts from, and has to exist by then; `prompts` are those that the config gives in place of a file."""
+    weights it starts from, and has to exist by then; `prompts` are those that the config gives in place of a file;
+    `overrides` is what `[composite.stage2]` says, which wins over a dataset_config too."""
 
     number: int
     trainer: str
-    settings: Mapping[str, Any]
+    settings: KohyaSettings
     composite: CompositeOptions | None
     weights_from: Path | None = None
     prompts: tuple[str, ...] = ()
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "settings", KohyaSettings(self.settings))
 
     @property
     def name(self) -> str:
@@ -86,18 +88,17 @@ class Stage:
     @property
     def shaping(self) -> dict[str, str]:
         """The settings that shape the weights, as text; paths are absolute, so that no other spelling is a change."""
-        paths = {key: os.path.abspath(self.settings[key]) for key in _PATHS if os.path.exists(self.settings.get(key) or "")}
+        paths = {key: os.path.abspath(self.settings[key]) for key in PATHS if os.path.exists(self.settings.get(key) or "")}
         kept = {**self.settings, **paths, "composite": asdict(self.composite) if self.composite else None}
-        ignored = {*SECRETS, *_RESUME_KEYS}
-        kept = {key: value for key, value in kept.items() if key not in ignored and not _WITHOUT_EFFECT.fullmatch(key)}
-        return {key: json.dumps(value, ensure_ascii=False) for key, value in sorted(kept.items()) if value is not None}
+        kept = {key: value for key, value in sorted(kept.items()) if value is not None and shapes_weights(key)}
+        return {key: json.dumps(value, ensure_ascii=False) for key, value in kept.items()}
 
     @property
     def weight_files(self) -> list[tuple[str, str]]:
         """The files and folders of weights that it reads, each after its option's name, but for what the stage before
         it makes."""
         found = []
-        for key in ("pretrained_model_name_or_path", "vae", "base_weights", "network_weights"):
+        for key in WEIGHTS:
             value = self.settings.get(key) or []
             if key != "network_weights" or self.weights_from is None:
                 found += [(key, str(name)) for name in (value if isinstance(value, list) else [value])]
@@ -109,12 +110,13 @@ class Stage:
         return {key: self.settings[key] for key in SECRETS if self.settings.get(key)}
 
 
-def stages_of(settings: Settings, only: int | None = None) -> list[Stage]:
-    """Both stages, or one. Stage 2 repeats stage 1 but for `[composite.stage2]`, its weights and its output."""
+def stages_of(settings: Settings, first_to_run: int = 1) -> tuple[Stage, Stage]:
+    """Both stages. Stage 2 repeats stage 1 but for `[composite.stage2]`, its weights and its output, and resume options,
+    which belong to the stage that runs first."""
     kohya = _with_output(settings.kohya, settings.path)
     if kohya.get("seed") is None:
         # Upstream would draw one in every process, and composites have to agree between them and after a resume.
-        lasting = sorted((item for item in kohya.items() if item[0] not in (*_RESUME_KEYS, *SECRETS)), key=str)
+        lasting = sorted((item for item in kohya.items() if item[0] not in (*RESUME, *SECRETS)), key=str)
         kohya["seed"] = zlib.crc32(repr(lasting).encode())
     if settings.stage2.get("network_weights"):
         raise UserError(
@@ -126,15 +128,15 @@ def stages_of(settings: Settings, only: int | None = None) -> list[Stage]:
     second = _with_output({**needed, **without_empty({**kohya, **settings.stage2})}, settings.path)
     for one in (second, kohya):
         _check_values(one, settings.path)
-    first = _stage(1, settings, {**kohya, "output_name": f"{kohya['output_name']}-stage1"})
-    if only is None:
-        second = {key: value for key, value in second.items() if key not in _RESUME_KEYS}
+    first = _stage(1, settings, {**kohya, "output_name": f"{kohya['output_name']}{STAGE_1}"})
+    if first_to_run == 1:
+        second = {key: value for key, value in second.items() if key not in RESUME}
     second["network_weights"] = str(first.output)
     _check_second(second, settings.path)
-    stages = [first, _stage(2, settings, second, settings.composite, first.output)]
-    if stages[1].output == first.output:
+    last = replace(_stage(2, settings, second, settings.composite, first.output), overrides=settings.stage2)
+    if last.output == first.output:
         raise UserError(f"{settings.path}, [composite.stage2] output_name: is that of stage 1's file; choose another.")
-    return stages if only is None else [stages[only - 1]]
+    return first, last
 
 
 def _with_output(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
@@ -158,10 +160,7 @@ def _stage(number: int, settings: Settings, values: dict[str, Any], *rest: Any) 
 
 def _check_values(settings: Mapping[str, Any], path: Path) -> None:
     """Raises UserError for what upstream asserts or divides by only later."""
-    for key in _COUNTS:
-        value = settings.get(key)
-        if isinstance(value, int) and value < 1:
-            raise UserError(f"{path}, {key}: {value} is out of range; give 1 or more, or leave it out.")
+    check_counts(settings, str(path))
     for key in ("color_aug", "random_crop"):
         if settings.get(key) and _caches_latents(settings):
             raise UserError(f"{path}, {key}: draws anew each time, so no latents can be cached; turn it or cache_latents off.")

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from lycoris_composite.composites.plan import Plan
+from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.config.settings import Settings
 from lycoris_composite.config.stages import Stage
 from lycoris_composite.doctor.findings import WARNING, Finding
@@ -57,12 +57,12 @@ def _about_trigger_words(plans: Sequence[Plan]) -> Iterator[Finding]:
         )
 
 
-def _about_states(kohya: Mapping[str, Any]) -> Iterator[Finding]:
-    is_saved = kohya.get("save_every_n_steps") or kohya.get("save_every_n_epochs") or kohya.get("save_n_epoch_ratio")
-    if not (kohya.get("save_state") and is_saved):
+def _about_states(kohya: KohyaSettings) -> Iterator[Finding]:
+    is_saved = kohya.save_every_n_steps or kohya.save_every_n_epochs or kohya.save_n_epoch_ratio
+    if not (kohya.save_state and is_saved):
         yield _hint(
             "save_state",
-            "off" if not kohya.get("save_state") else "at the end alone",
+            "off" if not kohya.save_state else "at the end alone",
             "a stage that is killed or loses power starts over; set save_state = true with save_every_n_steps "
             "or save_every_n_epochs.",
         )
@@ -79,7 +79,7 @@ def _about_latents(stages: Sequence[Stage]) -> Iterator[Finding]:
         )
 
 
-def _about_attention(trainer: str, kohya: Mapping[str, Any], plans: Sequence[Plan]) -> Iterator[Finding]:
+def _about_attention(trainer: str, kohya: KohyaSettings, plans: Sequence[Plan]) -> Iterator[Finding]:
     is_whole = trainer in ("train_network", "sdxl_train_network") and not any(kohya.get(name) for name in _ATTENTIONS)
     if is_whole and max((math.prod(size) for plan in plans for size in plan.sizes), default=0) > _SMALL_PICTURE:
         yield _hint(
@@ -89,8 +89,8 @@ def _about_attention(trainer: str, kohya: Mapping[str, Any], plans: Sequence[Pla
         )
 
 
-def _about_validation(kohya: Mapping[str, Any]) -> Iterator[Finding]:
-    if kohya.get("validation_split") and kohya.get("validation_seed") is None:
+def _about_validation(kohya: KohyaSettings) -> Iterator[Finding]:
+    if kohya.validation_split and kohya.validation_seed is None:
         yield _hint(
             "validation_split",
             "without validation_seed",
@@ -110,7 +110,7 @@ def _about_balance(plans: Sequence[Plan]) -> Iterator[Finding]:
 
 
 def _about_seed(settings: Settings) -> Iterator[Finding]:
-    if settings.kohya.get("seed") is None:
+    if settings.kohya.seed is None:
         yield _hint(
             "seed",
             "not set",

@@ -46,7 +46,7 @@ def examine(
     ]
     if checked.stages:
         with refusals.collecting():
-            sections.append(advice(checked.settings, checked.stages, checked.plans))
+            sections.append(advice(checked.settings, checked.stages, checked.data.plans))
     return sections
 
 
@@ -69,17 +69,17 @@ def _trainer_rows(checked: Checked, folder: str | None) -> list[Finding]:
             checked.trainer, _LYCORIS, f"LyCORIS {installed('lycoris-lora')}; the embedded trainer needs no sd-scripts"
         )
     row = clone(checkout.find(folder))
-    module = checked.settings.kohya.get("network_module")
+    module = checked.settings.kohya.network_module
     return [row, *patches(checked.trainer, module, f"sd-scripts {row.found}")]
 
 
 def _config_rows(checked: Checked, refusals: Sequence[str], cpu: bool) -> list[Finding]:
     rows = []
-    for plan in checked.plans:
+    for plan in checked.data.plans:
         names = ", ".join(one.summary for one in plan.characters)
         rows.append(Finding("characters", names, f"{plan.composites} composites an epoch in {len(plan.sizes)} size(s)"))
-    rows += [Finding("ignored", "", line, WARNING) for line in checked.ignored]
-    files = [Finding("bad file", Path(path).name, reason, ERROR) for path, reason in checked.bad.items()]
+    rows += [Finding("ignored", "", line, WARNING) for line in (*checked.ignored, *checked.data.ignored)]
+    files = [Finding("bad file", Path(path).name, reason, ERROR) for path, reason in checked.data.bad.items()]
     rows += files[:_MOST_FILES]
     if len(files) > _MOST_FILES:
         rows.append(Finding("bad file", f"and {len(files) - _MOST_FILES} more", "", ERROR))
@@ -106,7 +106,7 @@ def _going_on(checked: Checked, refusals: Refusals) -> list[Finding]:
     with refusals.collecting():
         check_not_held(checked.lock_file)
     lines: list[str] = []
-    if checked.plans:
+    if checked.data.plans:
         with refusals.collecting(is_long=True):
-            lines = going_on(Journal(checked.journal_file), checked.stages, checked.subsets)
+            lines = going_on(Journal(checked.journal_file), checked.stages, checked.data.subsets)
     return [Finding("an earlier run", "", line) for line in lines]

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 PAPER, MUTED = (255, 255, 255), (92, 98, 109)
-_COLOURS = {"name": (28, 30, 34), "left": (168, 50, 26), "right": (23, 85, 159), "muted": MUTED, "warning": (138, 90, 0)}
+_COLOURS = {"name": (28, 30, 34), "tags0": (168, 50, 26), "tags1": (23, 85, 159), "muted": MUTED, "warning": (138, 90, 0)}
 
 Font = ImageFont.FreeTypeFont
 Span = tuple[str, str]  # (one of _COLOURS, text)

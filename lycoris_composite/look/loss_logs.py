@@ -75,7 +75,7 @@ def read_curves(grid: Grid, output_dir: Path, logs: Path | None) -> tuple[dict[i
 
 def _logging_dir(stage: StageSamples, output_dir: Path) -> Path | None:
     """The config's, or the folder of that name in or beside the output, in case both were moved."""
-    path = Path(str(stage.settings.get("logging_dir") or "/"))
+    path = Path(str(stage.settings.logging_dir or "/"))
     places = path, output_dir / path.name, output_dir.parent / path.name
     return next((place for place in places if path.name and place.is_dir()), None)
 

@@ -9,7 +9,6 @@ from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageOps
 from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
@@ -33,12 +32,10 @@ _PAGE_HEIGHT = 360  # of a picture on the page, in pixels
 
 @dataclass(frozen=True)
 class DatasetPreview:
-    """What page and sheet show of one dataset: samples of an epoch in the order of training with their pictures, and how
-    often each character stands left (row) of each."""
+    """What page and sheet show of one dataset: samples of an epoch in the order of training with their pictures."""
 
     plan: Plan
     samples: Sequence[tuple[Sample, Image.Image]]
-    pairs: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -84,7 +81,7 @@ def write_preview(
     worth a look. Raises UserError for data that cannot be trained on."""
     settings = config.load(path, overrides)
     preview = make_preview(settings, epoch, count)
-    folder = folder or Path(settings.kohya["output_dir"])
+    folder = folder or Path(settings.kohya.output_dir)
     page, sheet = folder / f"{preview.name}-preview.html", folder / f"{preview.name}-preview.png"
     write_whole(page, page_of(preview))
     with whole(sheet) as part:
@@ -102,7 +99,7 @@ def make_preview(settings: config.Settings, epoch: int, count: int) -> Preview:
         lines += _warnings(reading, plan, limit)
         samples = chosen(list(islice(reading.in_order(plan, epoch), _MOST_READ)), count)
         pictures = thread_map(_picture, samples, desc="drawing composites", disable=None)
-        datasets.append(DatasetPreview(plan, list(zip(samples, pictures, strict=True)), plan.pair_counts(epoch)))
+        datasets.append(DatasetPreview(plan, list(zip(samples, pictures, strict=True))))
     return Preview(reading.stages[1].name, epoch, lines, datasets, reading.costs, limit)
 
 
@@ -160,7 +157,10 @@ _MOST_NAMED = 12  # characters
 def sheet_of(preview: Preview) -> Image.Image:
     """The contact sheet: a title, warnings, and rows of composites with their captions."""
     text, small = sheets.dejavu(17), sheets.dejavu(14)
-    legend = [("name", "name "), ("left", "tags on the left "), ("right", "tags on the right")]
+    legend = [
+        ("name", "name "),
+        *((f"tags{n}", f"tags on the {name} ") for n, name in enumerate(preview.datasets[0].plan.sides)),
+    ]
     warnings = [[("warning", line)] for line in preview.warnings]
     head = [
         sheets.text_block([[("name", preview.title)]], sheets.dejavu(28, bold=True), _WIDTH),

@@ -6,17 +6,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 from lycoris_composite.composites.captions import Budget
 from lycoris_composite.composites.plan import CACHED_PIXEL_EPOCHS, Plan
-from lycoris_composite.config.datasets import check_types, without_skip
+from lycoris_composite.config.datasets import without_skip
+from lycoris_composite.config.options import KohyaSettings, check_kinds
 from lycoris_composite.config.schedule import Cost, Schedule, composite_work, cost_of, single_work
 from lycoris_composite.config.settings import Settings
 from lycoris_composite.config.stages import Stage, stages_of
 from lycoris_composite.errors import UserError
 from lycoris_composite.look.statistics import Sample, samples
-from lycoris_composite.preflight.inputs import bad_files, datasets_to_join, passed_over, plans_of, single_datasets, with_images
+from lycoris_composite.preflight.inputs import read_data
+from lycoris_composite.preflight.refusals import Refusals
 from lycoris_composite.randomness import epoch_order
 from lycoris_composite.trainers.kohya import checkout
 
@@ -67,17 +68,16 @@ def read(settings: Settings) -> Reading:
         settings = without_skip(settings)
     first, second = stages_of(settings)
     for stage in (first, second):
-        check_types(stage.settings, str(settings.path))
-    singles, datasets = single_datasets(first), datasets_to_join(settings)
-    bad = bad_files([*singles, *datasets], show_progress=True)
-    plans = plans_of(settings, datasets, bad, upstream is not None and checkout.joins_by_separator(upstream))
+        check_kinds(stage.settings, str(settings.path))
+    by_separator = upstream is not None and checkout.joins_by_separator(upstream)
+    data = read_data((first, second), second, Refusals(), lambda bad: None, by_separator=by_separator)
+    plans = data.plans
     if settings.composite.join == "pixel" and second.caches_latents:
         plans = [plan.cycling(CACHED_PIXEL_EPOCHS) for plan in plans]
-    singles = with_images(singles, plans, bad)
-    costs = cost_of(first, single_work(singles)), cost_of(second, composite_work(plans))
+    costs = cost_of(first, single_work(data.singles)), cost_of(second, composite_work(plans))
     budget, notes = _budget(second)
-    notes += passed_over((first, second), singles, plans)
-    return Reading((first, second), plans, costs, budget, bad, [*notes, *_not_shown(second.settings)])
+    notes += [*data.ignored, *_not_shown(second.settings)]
+    return Reading((first, second), plans, costs, budget, data.bad, notes)
 
 
 def _upstream(settings: Settings) -> Path | None:
@@ -88,10 +88,10 @@ def _upstream(settings: Settings) -> Path | None:
         return None
 
 
-def _not_shown(settings: Mapping[str, Any]) -> Iterator[str]:
+def _not_shown(settings: KohyaSettings) -> Iterator[str]:
     for key in filter(settings.get, _NOT_SHOWN):
         yield f"{key}: left out of these pictures, as it draws anew each time."
-    if settings.get("validation_split") and settings.get("validation_seed") is None:
+    if settings.validation_split and settings.validation_seed is None:
         yield "validation_split: without validation_seed sd-scripts draws others to hold out than are left out here."
 
 

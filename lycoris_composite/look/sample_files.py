@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.config.prompts import Prompt, read_prompts
 from lycoris_composite.config.settings import flatten, read_toml
 from lycoris_composite.config.stages import DEFAULT_NAME
@@ -50,7 +51,7 @@ class StageSamples:
     title: str
     number: int
     columns: Sequence[Column]
-    settings: Mapping[str, Any]
+    settings: KohyaSettings
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def _stages(output_dir: Path, name: str, pictures: Sequence[Picture]) -> list[St
         config = output_dir / f"{output_name}.toml"
         if output_name in drawn or config.is_file():
             columns = _columns([picture for picture in pictures if picture.output_name == output_name])
-            stages.append(StageSamples(title, 1 if output_name == first else 2, columns, _settings(config)))
+            stages.append(StageSamples(title, 1 if output_name == first else 2, columns, KohyaSettings(_settings(config))))
     return stages
 
 
@@ -175,5 +176,5 @@ def _row_keys(prompts: Sequence[Prompt], count: int) -> list[RowKey]:
 
 def _prompts(stage: StageSamples, output_dir: Path) -> list[Prompt]:
     """Those that the stage's config names. In a folder that was copied, the file that lies in it comes first."""
-    path = Path(str(stage.settings.get("sample_prompts") or ""))
+    path = Path(str(stage.settings.sample_prompts or ""))
     return read_prompts(output_dir / path.name) or read_prompts(path) or []

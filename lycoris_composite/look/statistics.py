@@ -81,7 +81,7 @@ def warnings(plan: Plan, seen: Sequence[Sample], is_all: bool, limit: int | None
         "seen far more often; add images, or expect its poses and backgrounds to be learned with it."
         for few, most in unbalanced(plan)
     ]
-    return [*lines, *_cropped(plan), *_over_limit(seen, limit), *_one_sided(seen, is_all)]
+    return [*lines, *_cropped(plan), *_over_limit(seen, limit), *_one_sided(plan, seen, is_all)]
 
 
 def _cropped(plan: Plan) -> Iterator[str]:
@@ -107,17 +107,17 @@ def _over_limit(seen: Sequence[Sample], limit: int | None) -> Iterator[str]:
         )
 
 
-def _one_sided(seen: Sequence[Sample], is_all: bool) -> Iterator[str]:
+def _one_sided(plan: Plan, seen: Sequence[Sample], is_all: bool) -> Iterator[str]:
     """Tags that are seen on one side only. A tag that is seen n times is so by chance with a probability of 2 / 2**n,
     which is why a part of training has to show it more often."""
-    sides: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    sides: dict[str, list[int]] = defaultdict(lambda: [0] * plan.panels)
     for sample in seen:
         for side, tags in enumerate(sample.parts.tags if sample.parts else ()):
             for tag in tags:
                 sides[tag][side] += 1
     least = _SEEN_OFTEN if is_all else math.ceil(1 + math.log2(max(1, len(sides)) / _CHANCE))
-    for side, name in enumerate(("left", "right")):
-        one_sided = sorted(tag for tag, counts in sides.items() if counts[side] >= least and not counts[1 - side])
+    for side, name in enumerate(plan.sides):
+        one_sided = sorted(tag for tag, counts in sides.items() if counts[side] >= least and counts[side] == sum(counts))
         if one_sided:
             yield (
                 f"tags that only ever stand on the {name}: {_listed(one_sided)}; the model may take them for the side. "

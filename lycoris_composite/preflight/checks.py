@@ -2,65 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lycoris_composite.composites.plan import Plan
 from lycoris_composite.config import settings as config
-from lycoris_composite.config.datasets import SKIP, Dataset, without_skip
+from lycoris_composite.config.datasets import SKIP, without_skip
 from lycoris_composite.config.prompts import prompt_file_error
-from lycoris_composite.config.stages import DEFAULT_NAME, Stage, stages_of, without_cuda
-from lycoris_composite.data.characters import Subset
+from lycoris_composite.config.stages import Stage, stages_of, without_cuda
 from lycoris_composite.errors import UserError, one_line, sentence
-from lycoris_composite.preflight.inputs import bad_files, datasets_to_join, passed_over, plans_of, single_datasets, with_images
+from lycoris_composite.preflight.inputs import Data, read_data
+from lycoris_composite.preflight.refusals import Refusals
 from lycoris_composite.preflight.weights import weight_errors
 from lycoris_composite.run import environment
 from lycoris_composite.run.files import check_writable
 from lycoris_composite.trainers.kohya import checkout
-from lycoris_composite.trainers.machine import kept_quiet, machine_errors
+from lycoris_composite.trainers.machine import machine_errors
+from lycoris_composite.trainers.trainer import Trainer
 
 BUILTIN = "builtin"
-
-
-class Refusals:
-    """What a run refuses. The launcher raises the first refusal; the doctor collects all, each once."""
-
-    def __init__(self, collects: bool = False) -> None:
-        self.sentences: list[str] = []
-        self._collects = collects
-
-    @contextmanager
-    def collecting(self, is_long: bool = False) -> Iterator[None]:
-        """Collects the refusal that the block raises; the checks go on after the block. Any other exception is collected
-        only if nothing was refused before it. A long block shows its progress. The launcher's raises them all."""
-        if not self._collects:
-            yield
-            return
-        try:
-            with nullcontext() if is_long else kept_quiet():
-                yield
-        except UserError as error:
-            self._take(sentence(error))
-        except (Exception, SystemExit) as error:  # what imports upstream or a broken package may raise anything
-            if not self.sentences:
-                self._take(f"a run stops with {type(error).__name__}: {one_line(error)}")
-
-    def each(self, errors: Iterable[UserError]) -> bool:
-        """Refuses for errors that do not depend on each other; whether there were none."""
-        before = len(self.sentences)
-        with self.collecting():
-            for error in errors:
-                if not self._collects:
-                    raise error
-                self._take(sentence(error))
-        return len(self.sentences) == before
-
-    def _take(self, text: str) -> None:
-        if text not in self.sentences:
-            self.sentences.append(text)
 
 
 @dataclass(frozen=True)
@@ -78,32 +40,15 @@ class Request:
 
 @dataclass
 class Checked:
-    """What the checks made of a config, as far as they came. `singles` are stage 1's datasets, not read from disk, `bad`
-    images that cannot be used, and why; `ignored` says what stands in the config or the folders and nobody reads."""
+    """What the checks made of a config, as far as they came. `stages` are those that run, `both` all of the recipe; `ignored`
+    says what stands in the config and nobody reads."""
 
     settings: config.Settings | None = None
-    trainer: Any = None
-    stages: list[Stage] = field(default_factory=list)
-    singles: list[Dataset] = field(default_factory=list)
-    plans: list[Plan] = field(default_factory=list)
-    bad: Mapping[str, str] = field(default_factory=dict)
+    trainer: Trainer | None = None
+    stages: Sequence[Stage] = ()
+    both: Sequence[Stage] = ()
+    data: Data = field(default_factory=Data)
     ignored: list[str] = field(default_factory=list)
-
-    @property
-    def skipped(self) -> frozenset[str]:
-        """The images to train without."""
-        return frozenset(self.bad)
-
-    @property
-    def single_images(self) -> list[Dataset]:
-        """What stage 1 reads, its images' sizes and captions among it."""
-        return with_images(self.singles, self.plans, self.skipped)
-
-    @property
-    def subsets(self) -> list[Subset]:
-        """All that the stages read."""
-        single = [subset for dataset in self.single_images for subset in dataset.subsets]
-        return [*single, *(character.subset for plan in self.plans for character in plan.characters)]
 
     @property
     def journal_file(self) -> Path:
@@ -116,8 +61,7 @@ class Checked:
         return self._run_file("lock")
 
     def _run_file(self, suffix: str) -> Path:
-        name = self.settings.kohya.get("output_name") or DEFAULT_NAME
-        return self.stages[0].output_dir / f"{name}.run.{suffix}"
+        return self.stages[0].output_dir / f"{self.settings.output_name}.run.{suffix}"
 
 
 def check_run(request: Request, refusals: Refusals, say: Callable[[str], None], show_progress: bool = True) -> Checked:
@@ -130,13 +74,15 @@ def check_run(request: Request, refusals: Refusals, say: Callable[[str], None], 
         return done
     _check_settings(done, request, refusals, say)
     with refusals.collecting():
-        done.stages = stages_of(done.settings, request.stage)
+        done.both = stages_of(done.settings, request.stage or 1)
+        done.stages = done.both if request.stage is None else [done.both[request.stage - 1]]
     if done.trainer is not None and done.stages:
         _check_stages(done, request, refusals)
     if done.stages:
         found = (prompt_file_error(stage.settings, str(request.config)) for stage in done.stages)
         refusals.each(error for error in found if error)
-        _check_data(done, request, refusals, say, show_progress)
+        on_bad = partial(_check_bad, is_allowed=request.skip_bad, say=say)
+        done.data = read_data(done.stages, done.both[1], refusals, on_bad, show_progress)
         refusals.each(weight_errors(done.stages))
         with refusals.collecting():
             check_writable(done.lock_file)
@@ -170,24 +116,7 @@ def _check_stages(done: Checked, request: Request, refusals: Refusals) -> None:
         for stage in done.stages:
             clean = refusals.each(errors(stage, where)) and clean
     if clean:
-        both = stages_of(done.settings)
-        refusals.each(done.trainer.rehearsal_errors(both[:1] if request.stage == 1 else both, where))
-
-
-def _check_data(done: Checked, request: Request, refusals: Refusals, say: Callable[[str], None], show_progress: bool) -> None:
-    for stage in done.stages:
-        if stage.composite is None:
-            with refusals.collecting():
-                done.singles = single_datasets(stage)
-    with refusals.collecting(is_long=True):
-        datasets = datasets_to_join(done.settings)
-        done.bad = bad_files([*done.singles, *datasets], show_progress)
-        with refusals.collecting():
-            _check_bad(done.bad, request.skip_bad, say)
-        with refusals.collecting():
-            done.plans = plans_of(done.settings, datasets, done.skipped)
-        with refusals.collecting():
-            done.ignored += passed_over(done.stages, done.single_images, done.plans)
+        refusals.each(done.trainer.rehearsal_errors(done.both[:1] if request.stage == 1 else done.both, where))
 
 
 def _check_bad(bad: Mapping[str, str], is_allowed: bool, say: Callable[[str], None]) -> None:
@@ -198,7 +127,7 @@ def _check_bad(bad: Mapping[str, str], is_allowed: bool, say: Callable[[str], No
         raise UserError(f"{len(bad)} file(s) cannot be used (named above); mend or remove them, or give --skip_bad.")
 
 
-def trainer_of(name: str, sd_scripts: str | None) -> Any:
+def trainer_of(name: str, sd_scripts: str | None) -> Trainer:
     """What trains a stage. Imported only now: torch and upstream take seconds, and a mistake in the config should not
     cost them."""
     if name != BUILTIN:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tqdm.contrib.concurrent import thread_map
@@ -14,15 +14,11 @@ from lycoris_composite.composites.plan import Plan
 from lycoris_composite.config.datasets import (
     TRAINERS,
     Dataset,
-    check_buckets,
-    check_tables,
     datasets_of,
     ignored_folders,
     plan_of,
 )
-from lycoris_composite.config.effective import overridden_datasets
-from lycoris_composite.config.settings import Settings, read_toml
-from lycoris_composite.config.stages import Stage, stages_of
+from lycoris_composite.config.stages import Stage
 from lycoris_composite.data.buckets import Canvas, has_no_bucket
 from lycoris_composite.data.characters import (
     Subset,
@@ -36,31 +32,54 @@ from lycoris_composite.data.characters import (
 from lycoris_composite.data.images import image_size, is_picture
 from lycoris_composite.data.left_out import left_out, replaced
 from lycoris_composite.errors import UserError
+from lycoris_composite.preflight.refusals import Refusals
 from lycoris_composite.preflight.weights import files_of
 from lycoris_composite.run.journal import digest
 
 _MOST_SHOWN = 10
 
 
-def datasets_to_join(settings: Settings) -> list[Dataset]:
-    """The datasets as the stage that makes composites will see them: a mistake must not wait until stage 1 is done."""
-    [stage] = stages_of(settings, only=2)
-    source, tables = stage.settings.get("dataset_config"), None
-    if source:
-        tables = read_toml(Path(source))
-        check_tables(tables, Path(source))
-        tables = overridden_datasets(tables, settings.stage2)
-    return _checked(datasets_of(stage.settings, settings.composite.aspect, tables), stage)
+@dataclass
+class Data:
+    """What a run reads, as far as it could be read. `singles` are stage 1's datasets with their images, `bad` holds images
+    that cannot be used, and why; `ignored` says what lies there and is not read."""
+
+    singles: list[Dataset] = field(default_factory=list)
+    plans: list[Plan] = field(default_factory=list)
+    bad: Mapping[str, str] = field(default_factory=dict)
+    ignored: list[str] = field(default_factory=list)
+
+    @property
+    def subsets(self) -> list[Subset]:
+        """All that the stages read."""
+        single = [subset for dataset in self.singles for subset in dataset.subsets]
+        return [*single, *(character.subset for plan in self.plans for character in plan.characters)]
 
 
-def single_datasets(stage: Stage) -> list[Dataset]:
-    """The datasets of a stage that trains on single images. Raises UserError as `datasets_of` does."""
-    return _checked(datasets_of(stage.settings, "natural"), stage)
-
-
-def _checked(datasets: list[Dataset], stage: Stage) -> list[Dataset]:
-    check_buckets(datasets, stage.trainer)
-    return datasets
+def read_data(
+    stages: Sequence[Stage],
+    joined: Stage,
+    refusals: Refusals,
+    on_bad: Callable[[Mapping[str, str]], None],
+    show_progress: bool = True,
+    by_separator: bool = False,
+) -> Data:
+    """Reads the data of the stages that run and of `joined`, the stage that makes composites: a mistake must not wait until
+    stage 1 is done. `on_bad` takes the images that cannot be used; what it lets pass is left out."""
+    data = Data()
+    with refusals.collecting():
+        data.singles = [dataset for stage in stages if stage.composite is None for dataset in datasets_of(stage)]
+    with refusals.collecting(is_long=True):
+        datasets = datasets_of(joined)
+        data.bad = bad_files([*data.singles, *datasets], show_progress)
+        with refusals.collecting():
+            on_bad(data.bad)
+        with refusals.collecting():
+            data.plans = plans_of(joined, datasets, data.bad, by_separator)
+        with refusals.collecting():
+            data.singles = with_images(data.singles, data.plans, data.bad)
+            data.ignored = passed_over(stages, data.singles, data.plans)
+    return data
 
 
 def bad_files(datasets: Iterable[Dataset], show_progress: bool) -> dict[str, str]:
@@ -94,11 +113,9 @@ def _why_bad(path: Path, subset: Subset, canvases: Collection[Canvas]) -> str | 
     return reason
 
 
-def plans_of(settings: Settings, datasets: Sequence[Dataset], skipped: Iterable[str], by_separator: bool = False) -> list[Plan]:
-    """The plans that training will make, without the images to be skipped."""
-    [stage] = stages_of(settings, only=2)
-    seed, left_out = stage.settings["seed"], frozenset(skipped)
-    return [plan_of(dataset, settings.composite, seed, left_out, by_separator) for dataset in datasets]
+def plans_of(stage: Stage, datasets: Sequence[Dataset], skipped: Collection[str], by_separator: bool = False) -> list[Plan]:
+    """The plans that a stage of composites will make, without the images to be skipped."""
+    return [plan_of(dataset, stage.composite, stage.settings.seed, skipped, by_separator) for dataset in datasets]
 
 
 def passed_over(stages: Sequence[Stage], singles: Iterable[Dataset], plans: Sequence[Plan]) -> list[str]:
@@ -119,7 +136,7 @@ def passed_over(stages: Sequence[Stage], singles: Iterable[Dataset], plans: Sequ
 
 def _cached_latents(stage: Stage) -> str | None:
     """How the names of the latents end that upstream keeps beside a stage's images; None where it keeps none."""
-    is_upstreams = stage.composite is None and stage.settings.get("cache_latents_to_disk")
+    is_upstreams = stage.composite is None and stage.settings.cache_latents_to_disk
     return TRAINERS.get(stage.trainer, (1, None))[1] if is_upstreams else None
 
 
@@ -155,7 +172,7 @@ def input_digests(stages: Sequence[Stage], subsets: Iterable[Subset], show_progr
     for subset in subsets:
         captions = (caption_file(image.path, subset) for image in subset.images)
         data |= {Path(path) for path in captions if path} | {Path(image.path) for image in subset.images}
-    data |= {Path(stage.settings["dataset_config"]) for stage in stages if stage.settings.get("dataset_config")}
+    data |= {Path(stage.settings.dataset_config) for stage in stages if stage.settings.dataset_config}
     inputs = {stage.number: data.union(*(files_of(Path(name)) for _, name in stage.weight_files)) for stage in stages}
     ordered = sorted(set().union(*inputs.values()))
     digests = thread_map(digest, ordered, desc="reading inputs", disable=None if show_progress else True)

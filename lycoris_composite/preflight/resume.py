@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lycoris_composite.composites.plan import Plan
+from lycoris_composite.config.options import LENGTH
 from lycoris_composite.config.stages import Stage
 from lycoris_composite.data.characters import Subset
 from lycoris_composite.errors import UserError
 from lycoris_composite.preflight.inputs import duplicates, input_digests, replaced_pictures
 from lycoris_composite.run.files import remove_leftovers
-from lycoris_composite.run.journal import LENGTH, Journal, StageRecord, changes, digest, is_held, is_longer
+from lycoris_composite.run.journal import Journal, StageRecord, changes, digest, is_held, is_longer
 from lycoris_composite.run.states import State, newest_state
 
 _MOST_CHANGES = 20

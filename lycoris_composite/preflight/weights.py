@@ -20,7 +20,7 @@ def weight_errors(stages: Sequence[Stage]) -> Iterator[UserError]:
     start = stages[0].weights_from
     if start is not None and not start.is_file():
         yield UserError(f"{start}: not there, but stage 2 starts from it; run stage 1 first.")
-    if not stages[0].settings.get("pretrained_model_name_or_path"):
+    if not stages[0].settings.pretrained_model_name_or_path:
         yield UserError("pretrained_model_name_or_path: not set; name the base model's file or folder.")
     for key, name in dict.fromkeys(chain.from_iterable(stage.weight_files for stage in stages)):
         if not Path(name).exists() and not _is_in_hub_cache(name):

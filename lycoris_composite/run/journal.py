@@ -16,10 +16,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from lycoris_composite.config.options import KEYS, LENGTH
 from lycoris_composite.errors import UserError
 from lycoris_composite.run.files import cannot_write, write_whole
 
-LENGTH = ("max_train_epochs", "max_train_steps")  # the settings that say how long a stage trains; the first one wins
 _VERSION = 1
 
 
@@ -115,7 +115,7 @@ def is_longer(before: StageRecord, now: StageRecord) -> bool:
 
 def _length(settings: Mapping[str, str]) -> tuple[str, int]:
     key = next((key for key in LENGTH if key in settings), LENGTH[-1])
-    return key, int(settings.get(key, 1600))  # upstream's default of steps
+    return key, int(settings.get(key, KEYS[key].default))
 
 
 def _shown(value: str | None) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
+from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.run import environment
 from lycoris_composite.trainers.machine import has_gpu, kept_quiet
 
@@ -17,7 +17,7 @@ _SAVES_STATES = ("save_state", "save_state_on_train_end", "resume")
 
 
 @contextmanager
-def exact_kernels(settings: Mapping[str, Any], say: Callable[[str], None]) -> Iterator[None]:
+def exact_kernels(settings: KohyaSettings, say: Callable[[str], None]) -> Iterator[None]:
     """For a stage whose states are saved: keeps LyCORIS to one way of computing, and says so. Left to itself it takes from
     call to call what was fastest in timings of its own, which a run that goes on would make anew."""
     if not _has_choice(settings) or _VARIABLE in os.environ:
@@ -32,9 +32,9 @@ def exact_kernels(settings: Mapping[str, Any], say: Callable[[str], None]) -> It
         yield
 
 
-def _has_choice(settings: Mapping[str, Any]) -> bool:
+def _has_choice(settings: KohyaSettings) -> bool:
     """Whether states are saved, and LyCORIS would choose: on a CPU it always computes with torch, as before version 4."""
-    if not any(map(settings.get, _SAVES_STATES)) or not str(settings.get("network_module") or "").startswith("lycoris"):
+    if not any(map(settings.get, _SAVES_STATES)) or not str(settings.network_module or "").startswith("lycoris"):
         return False
     with kept_quiet():
         return importlib.util.find_spec("lycoris.kernels") is not None and has_gpu()

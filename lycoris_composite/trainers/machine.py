@@ -9,12 +9,12 @@ import logging
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
+from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.errors import UserError, nearest, one_line
 
 # Upstream's `get_optimizer`: those that it knows itself, in any spelling of capitals. Others it takes from torch.optim,
@@ -97,24 +97,24 @@ def gpus() -> list[Gpu]:
     return found
 
 
-def machine_errors(settings: Mapping[str, Any], where: str) -> Iterator[UserError]:
+def machine_errors(settings: KohyaSettings, where: str) -> Iterator[UserError]:
     """One for each setting that this machine cannot train with. Upstream stops at these too, some minutes later."""
-    module = settings.get("network_module")
+    module = settings.network_module
     reason = why_not_importable(str(module)) if module else "not set"
     if reason:
         yield UserError(f"{where} network_module: {module or 'none'} cannot be used ({reason}); for LyCORIS set lycoris.kohya.")
     yield from _log_errors(settings, where)
     yield from _schedule_errors(settings, where)
-    if settings.get("xformers"):
+    if settings.xformers:
         reason = why_not_importable("xformers.ops")
         if reason:
             yield UserError(f"{where} xformers: cannot be imported ({reason}); install it, or set sdpa = true in its place.")
         elif not has_gpu():
             yield UserError(f"{where} xformers: needs CUDA, and torch finds none here; give --cpu, or set sdpa = true instead.")
-    if settings.get("mixed_precision") == "fp16" and not has_gpu():
+    if settings.mixed_precision == "fp16" and not has_gpu():
         yield UserError(f'{where} mixed_precision: "fp16" needs a GPU, and torch finds none here; give --cpu, or set "no".')
-    optimizer = str(settings.get("optimizer_type") or "")
-    if settings.get("use_8bit_adam") or re.search("^paged|8bit$", optimizer, re.IGNORECASE):
+    optimizer = str(settings.optimizer_type or "")
+    if settings.use_8bit_adam or re.search("^paged|8bit$", optimizer, re.IGNORECASE):
         reason = why_not_importable("bitsandbytes")
         if reason:
             yield UserError(
@@ -139,27 +139,27 @@ def check_clip() -> None:
         )
 
 
-def _log_errors(settings: Mapping[str, Any], where: str) -> Iterator[UserError]:
-    wanted = settings.get("log_with")
-    if wanted in ("tensorboard", "all") and not settings.get("logging_dir"):
+def _log_errors(settings: KohyaSettings, where: str) -> Iterator[UserError]:
+    wanted = settings.log_with
+    if wanted in ("tensorboard", "all") and not settings.logging_dir:
         yield UserError(f'{where} log_with: "{wanted}" needs a folder; set logging_dir, or leave log_with out.')
     reason = why_not_importable("wandb") if wanted in ("wandb", "all") else None
     if reason:
         yield UserError(f'{where} log_with: "{wanted}" needs wandb, which cannot be imported ({reason}); install it.')
 
 
-def _schedule_errors(settings: Mapping[str, Any], where: str) -> Iterator[UserError]:
+def _schedule_errors(settings: KohyaSettings, where: str) -> Iterator[UserError]:
     """Of names that torch and diffusers look up, and upstream only after all latents are encoded."""
     import torch
     from transformers import SchedulerType
 
-    optimizer = str(settings.get("optimizer_type") or "AdamW")
+    optimizer = str(settings.optimizer_type or "AdamW")
     known = (*_OPTIMIZERS, *(name for name, value in vars(torch.optim).items() if isinstance(value, type)))
     if "." not in optimizer and optimizer not in known and optimizer.lower() not in map(str.lower, _OPTIMIZERS):
         yield UserError(
             f"{where} optimizer_type: unknown optimizer {optimizer}{nearest(optimizer, known) or '; choose another.'}"
         )
-    schedule = str(settings.get("lr_scheduler") or "constant")
+    schedule = str(settings.lr_scheduler or "constant")
     names = (*(kind.value for kind in SchedulerType), "piecewise_constant", "adafactor")
-    if not settings.get("lr_scheduler_type") and schedule.partition(":")[0] not in names:
+    if not settings.lr_scheduler_type and schedule.partition(":")[0] not in names:
         yield UserError(f"{where} lr_scheduler: unknown schedule {schedule}{nearest(schedule, names) or '; choose another.'}")

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.config.stages import Stage
 from lycoris_composite.errors import UserError, nearest, one_line
 from lycoris_composite.trainers.machine import kept_quiet
@@ -23,7 +24,7 @@ from lycoris_composite.trainers.machine import kept_quiet
 LYCORIS = "lycoris.kohya"
 # What decides which tensors a network has, and what alpha scales them by.
 _SHAPING = ("network_module", "network_dim", "network_alpha", "network_train_unet_only", "network_train_text_encoder_only")
-_DEFAULTS = {"network_dim": 4, "network_alpha": 1}  # upstream's and LyCORIS's
+_DEFAULTS = {"network_dim": 4}  # LyCORIS's
 # Network arguments that leave tensors as they are. All others have to be the same in both stages.
 _FREE_ARGUMENTS = {
     *("dropout", "rank_dropout", "module_dropout"),
@@ -34,21 +35,21 @@ _LARGEST_DIM = 10_000  # no layer is as wide; LoKr alone takes a larger one, for
 _WIDTH = 64
 
 
-def network_args(settings: Mapping[str, Any]) -> dict[str, str]:
+def network_args(settings: KohyaSettings) -> dict[str, str]:
     """`network_args` by name, as upstream parts them."""
-    return dict(str(argument).split("=", 1) for argument in settings.get("network_args") or [] if "=" in str(argument))
+    return dict(str(argument).split("=", 1) for argument in settings.network_args if "=" in str(argument))
 
 
-def network_arg_errors(settings: Mapping[str, Any], where: str) -> Iterator[UserError]:
+def network_arg_errors(settings: KohyaSettings, where: str) -> Iterator[UserError]:
     """One for each network argument that is none, or that the installed LyCORIS does not have. LyCORIS itself ignores the
     one (`agol=loha` trains LoCon) and raises a bare KeyError for the other."""
-    given = settings.get("network_args") or []
-    if not isinstance(given, list):
+    given = settings.network_args
+    if not isinstance(given, (list, tuple)):
         return  # what is no list is refused for its type
     yield from key_value_errors(given, f"{where}, network_args")
-    if settings.get("network_module") == LYCORIS:
+    if settings.network_module == LYCORIS:
         yield from _lycoris_errors(network_args(settings), f"{where}, network_args")
-    dims = {"network_dim": settings.get("network_dim"), "network_args conv_dim": network_args(settings).get("conv_dim")}
+    dims = {"network_dim": settings.network_dim, "network_args conv_dim": network_args(settings).get("conv_dim")}
     for key, value in dims.items():
         is_whole = network_args(settings).get("algo", "").lower() == "lokr"
         if str(value).isdecimal() and int(str(value)) > _LARGEST_DIM and not is_whole:
@@ -109,7 +110,7 @@ def network_errors(stages: Sequence[Stage], where: str) -> Iterator[UserError]:
 def _differences(first: Stage, second: Stage, where: str) -> Iterator[UserError]:
     place = f"{where}, [composite.stage2]"
     for key in _SHAPING:
-        one, other = (stage.settings.get(key) or _DEFAULTS.get(key) for stage in (first, second))
+        one, other = (getattr(stage.settings, key) or _DEFAULTS.get(key) for stage in (first, second))
         if one != other:
             yield _other_network(f"{place} {key}", one, other, _instead(key))
     one, other = network_args(first.settings), network_args(second.settings)
@@ -160,7 +161,7 @@ def reason(error: BaseException) -> str:
     return textwrap.shorten(one_line(error).partition(" / ")[0], 200, placeholder=" …") or type(error).__name__
 
 
-def _lost(settings: Sequence[Mapping[str, Any]]) -> int:
+def _lost(settings: Sequence[KohyaSettings]) -> int:
     """How many tensors that the first network saves are not those that the last one holds after loading them."""
     with kept_quiet(), tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "network.safetensors"
@@ -173,22 +174,22 @@ def _lost(settings: Sequence[Mapping[str, Any]]) -> int:
         return len(not_held(saved, second))
 
 
-def made_network(settings: Mapping[str, Any], weights: str | None = None) -> Any:
+def made_network(settings: KohyaSettings, weights: str | None = None) -> Any:
     """A stage's network, made for a small model as upstream's `NetworkTrainer.train` makes it, `weights` for
     `dim_from_weights`. Raises what the network raises."""
-    module = importlib.import_module(settings["network_module"])
+    module = importlib.import_module(settings.network_module)
     arguments: dict[str, Any] = dict(network_args(settings))
     with _own_class_state(module), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         text_encoder, unet = _text_encoder(), _unet()
-        if settings.get("dim_from_weights") and weights:
+        if settings.dim_from_weights and weights:
             network, _ = module.create_network_from_weights(1, weights, None, text_encoder, unet, **arguments)
         else:
-            dropout = settings.get("network_dropout")
+            dropout = settings.network_dropout
             arguments = {"dropout": dropout, **arguments}
-            dim, alpha = settings.get("network_dim"), settings.get("network_alpha", 1)
+            dim, alpha = settings.network_dim, settings.network_alpha
             network = module.create_network(1.0, dim, alpha, None, text_encoder, unet, neuron_dropout=dropout, **arguments)
-        parts = not settings.get("network_train_unet_only"), not settings.get("network_train_text_encoder_only")
+        parts = not settings.network_train_unet_only, not settings.network_train_text_encoder_only
         network.apply_to(text_encoder, unet, *parts)
     return network
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.errors import UserError
 from lycoris_composite.trainers.machine import has_gpu, kept_quiet
 from lycoris_composite.trainers.networks import key_value_errors, made_network, reason
@@ -20,14 +21,14 @@ from lycoris_composite.trainers.networks import key_value_errors, made_network, 
 _STEPS = 100  # of a schedule whose length nobody knows yet
 
 
-def argument_errors(settings: Mapping[str, Any], where: str) -> Iterator[UserError]:
+def argument_errors(settings: KohyaSettings, where: str) -> Iterator[UserError]:
     """One for each of the optimizer's and the schedule's arguments that is no key=value."""
-    for key in ("optimizer_args", "lr_scheduler_args"):
-        if isinstance(settings.get(key), list):
-            yield from key_value_errors(settings[key], f"{where}, {key}")
+    for key, arguments in (("optimizer_args", settings.optimizer_args), ("lr_scheduler_args", settings.lr_scheduler_args)):
+        if isinstance(arguments, list):
+            yield from key_value_errors(arguments, f"{where}, {key}")
 
 
-def optimizer_errors(args: argparse.Namespace, settings: Mapping[str, Any], where: str) -> Iterator[UserError]:
+def optimizer_errors(args: argparse.Namespace, settings: KohyaSettings, where: str) -> Iterator[UserError]:
     """One for what upstream's checks of its arguments, its optimizer or its schedule refuse. `args` are a stage's, as
     upstream parses them; they stay as they are."""
     from library import train_util
@@ -54,7 +55,7 @@ def optimizer_errors(args: argparse.Namespace, settings: Mapping[str, Any], wher
         yield UserError(f"{where} {what} ({reason(error)}); {advice}.")
 
 
-def _groups(args: argparse.Namespace, settings: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _groups(args: argparse.Namespace, settings: KohyaSettings) -> list[dict[str, Any]]:
     """The small network's parameters in groups with their rates, as upstream asks the network for them. Those of one
     weight for each part where the network is another model's."""
     rates = args.text_encoder_lr, args.unet_lr, args.learning_rate

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lycoris_composite.composites.captions import Budget
+from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,11 +52,11 @@ def _loaded(name: str, folder: Path | None) -> CLIPTokenizer:
     )
 
 
-def caption_budget(settings: Mapping[str, Any]) -> Budget:
+def caption_budget(settings: KohyaSettings) -> Budget:
     """The tokens that a stage's captions may have. Raises UserError where there is no tokenizer to count with."""
-    model = Path(settings.get("pretrained_model_name_or_path") or ".")
-    tokenizer = clip_tokenizer(model, settings.get("tokenizer_cache_dir"))
-    return Budget(settings.get("max_token_length") or CHUNK, partial(count_tokens, tokenizer))
+    model = Path(settings.pretrained_model_name_or_path or ".")
+    tokenizer = clip_tokenizer(model, settings.tokenizer_cache_dir)
+    return Budget(settings.max_token_length or CHUNK, partial(count_tokens, tokenizer))
 
 
 def count_tokens(tokenizer: CLIPTokenizer, text: str) -> int:

@@ -54,7 +54,7 @@ def test_what_the_budget_had_no_room_for_is_known():
 def test_every_piece_of_a_caption_knows_whose_it_is():
     found = spans("a {right_tags}, {left}/{{x}}, {left_tags}", ("rin", "uzuki"), (["cap", "red"], ["bow"]))
     assert found == [
-        ("name", "a "), ("right", "bow, "), ("name", "rin"), ("name", "/{"), ("name", "x}, "), ("left", "cap, red")
+        ("name", "a "), ("tags1", "bow, "), ("name", "rin"), ("name", "/{"), ("name", "x}, "), ("tags0", "cap, red")
     ]  # fmt: skip
 
 

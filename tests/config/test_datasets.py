@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import toml
 from PIL import Image
 
 from lycoris_composite.composites.plan import CompositeOptions
-from lycoris_composite.config.datasets import Dataset, check_buckets, datasets_of, ignored_folders, parse_resolution, plan_of
-from lycoris_composite.config.effective import overridden_datasets
-from lycoris_composite.config.settings import read_toml
+from lycoris_composite.config.datasets import Dataset, _check_buckets, datasets_of, ignored_folders, plan_of
+from lycoris_composite.config.options import KohyaSettings, parse_resolution
+from lycoris_composite.config.stages import Stage
 from lycoris_composite.data.buckets import Canvas
 from lycoris_composite.data.tags import CaptionRules
 from lycoris_composite.errors import UserError
@@ -21,15 +22,19 @@ from tests.helpers import write_characters, write_subset
 RESOLUTION = {"resolution": "640,640"}
 
 
+def stage_with(**settings: Any) -> Stage:
+    return Stage(1, "somebodys_train_network", KohyaSettings(settings), None)  # whose bucket steps nobody knows
+
+
 def from_folders(folder: Path, **settings: Any) -> Dataset:
-    (dataset,) = datasets_of({"train_data_dir": str(folder), **RESOLUTION, **settings}, "natural")
+    (dataset,) = datasets_of(stage_with(train_data_dir=str(folder), **{**RESOLUTION, **settings}))
     return dataset
 
 
 def from_tables(tmp_path: Path, tables: dict, **settings: Any) -> list[Dataset]:
     path = tmp_path / "data.toml"
     path.write_text(toml.dumps(tables), encoding="utf-8")
-    return datasets_of({"dataset_config": str(path), **RESOLUTION, **settings}, "natural")
+    return datasets_of(stage_with(dataset_config=str(path), **{**RESOLUTION, **settings}))
 
 
 # --- folders -----------------------------------------------------------------------------------------------------
@@ -50,7 +55,7 @@ def test_a_folder_of_images_that_upstream_passes_over_is_named(tmp_path):
     write_characters(tmp_path, "uzuki", "rin", "mio")
     (tmp_path / "1_mio").rename(tmp_path / "mio")
     (tmp_path / "notes").mkdir()
-    assert ignored_folders({"train_data_dir": str(tmp_path)}) == [
+    assert ignored_folders(KohyaSettings({"train_data_dir": str(tmp_path)})) == [
         f"{tmp_path / 'mio'}: its 2 picture(s) are not trained on; name it <repeats>_<character>, such as 10_mio."
     ]
 
@@ -71,7 +76,7 @@ def test_the_name_that_is_advised_is_one_that_upstream_takes(tmp_path, name, adv
     """Case 25: the advice was 10_0_mio."""
     write_characters(tmp_path, "rin")
     write_subset(tmp_path / name, {"01": "mio"})
-    [line] = ignored_folders({"train_data_dir": str(tmp_path)})
+    [line] = ignored_folders(KohyaSettings({"train_data_dir": str(tmp_path)}))
     assert (
         line == f"{tmp_path / name}: its 1 picture(s) are not trained on; name it <repeats>_<character>, such as 10_{advised}."
     )
@@ -83,7 +88,7 @@ def test_repeats_are_read_as_upstream_reads_them(tmp_path):
     assert [(one.repeats, one.class_tokens) for one in from_folders(tmp_path).subsets] == [
         *((2, "uzuki"), (3, "rin"), (7, "mio"), (4, ""))
     ]
-    assert ignored_folders({"train_data_dir": str(tmp_path)}) == []
+    assert ignored_folders(KohyaSettings({"train_data_dir": str(tmp_path)})) == []
 
 
 def test_pictures_beside_the_folders_and_below_ignored_ones_are_named(tmp_path):
@@ -94,7 +99,7 @@ def test_pictures_beside_the_folders_and_below_ignored_ones_are_named(tmp_path):
     write_subset(tmp_path / "data/more/deep", {"01": "x"})
     write_subset(tmp_path / "reg/girl", {"01": None})
     beside, below, regularization = ignored_folders(
-        {"train_data_dir": str(tmp_path / "data"), "reg_data_dir": str(tmp_path / "reg")}
+        KohyaSettings(train_data_dir=str(tmp_path / "data"), reg_data_dir=str(tmp_path / "reg"))
     )
     assert beside.endswith("data: 5 picture(s) in it are not trained on: 0.png, 1.png, 2.png and 2 more; put them into <repeats>_<character> folders.")  # fmt: skip
     assert below.startswith(f"{tmp_path / 'data/more'}: its 1 picture(s) are not trained on")
@@ -152,10 +157,10 @@ def test_bucket_steps_that_upstream_asserts_against(tmp_path, trainer, steps, wa
     with pytest.raises(
         UserError, match=f"bucket_reso_steps: {steps} is no multiple of {wanted}, which {trainer} needs; give {wanted}"
     ):
-        check_buckets([wrong], trainer)
-    check_buckets([right], trainer)
-    check_buckets([wrong], "somebodys_train_network")
-    check_buckets([from_folders(tmp_path, bucket_reso_steps=steps)], trainer)  # upstream forgets them without buckets
+        _check_buckets([wrong], trainer)
+    _check_buckets([right], trainer)
+    _check_buckets([wrong], "somebodys_train_network")
+    _check_buckets([from_folders(tmp_path, bucket_reso_steps=steps)], trainer)  # upstream forgets them without buckets
 
 
 def test_the_smallest_bucket_counts_rounded_down_to_the_steps(tmp_path):
@@ -189,12 +194,12 @@ def test_a_data_folder_without_character_folders(tmp_path):
 
 def test_no_data_at_all():
     with pytest.raises(UserError, match="train_data_dir: not set; name the folder of .* or a dataset_config"):
-        datasets_of(RESOLUTION, "natural")
+        datasets_of(stage_with(**RESOLUTION))
 
 
 def test_metadata_files_are_no_characters():
     with pytest.raises(UserError, match='in_json = "meta.json": characters need caption files; use train_data_dir'):
-        datasets_of({"in_json": "meta.json", "train_data_dir": "x"}, "natural")
+        datasets_of(stage_with(in_json="meta.json", train_data_dir="x"))
 
 
 def test_regularization_folders_are_no_characters(tmp_path):
@@ -305,7 +310,7 @@ def test_a_dataset_config_without_datasets(tmp_path):
 
 def test_a_missing_dataset_config_is_named(tmp_path):
     with pytest.raises(UserError, match="gone.toml: no such file"):
-        datasets_of({"dataset_config": str(tmp_path / "gone.toml"), **RESOLUTION}, "natural")
+        datasets_of(stage_with(dataset_config=str(tmp_path / "gone.toml"), **RESOLUTION))
 
 
 def test_subsets_that_upstream_ignores_are_no_characters(tmp_path):
@@ -336,7 +341,7 @@ def test_bucket_options_reach_the_canvas(tmp_path):
 def test_the_aspect_is_handed_on(tmp_path):
     (tmp_path / "1_rin").mkdir()
     settings = {"train_data_dir": str(tmp_path), **RESOLUTION}
-    assert datasets_of(settings, "equal")[0].canvas.aspect == "equal"
+    assert datasets_of(replace(stage_with(**settings), composite=CompositeOptions(aspect="equal")))[0].canvas.aspect == "equal"
 
 
 @pytest.mark.parametrize(
@@ -378,12 +383,9 @@ def test_a_subset_without_a_folder_is_named(tmp_path):
         plan_of(from_tables(tmp_path, tables)[0], CompositeOptions(), 42)
 
 
-def test_tables_may_be_handed_in_that_the_file_does_not_hold(tmp_path):
-    """Before stage 2 its rewritten dataset_config is not on the disk yet."""
+def test_what_stage_2_sets_wins_over_its_dataset_config(tmp_path):
     path = tmp_path / "data.toml"
     path.write_text(toml.dumps({"datasets": [{"resolution": 512, "subsets": [{"image_dir": "a"}]}]}))
-    rewritten = overridden_datasets(read_toml(path), {"resolution": "768,512"})
-    (dataset,) = datasets_of({"dataset_config": str(path), "resolution": "768,512"}, "natural", rewritten)
-    assert dataset.canvas.size == (768, 512)
-    (as_it_is,) = datasets_of({"dataset_config": str(path), "resolution": "768,512"}, "natural")
-    assert as_it_is.canvas.size == (512, 512)
+    stage = stage_with(dataset_config=str(path), resolution="768,512")
+    assert datasets_of(stage)[0].canvas.size == (512, 512)
+    assert datasets_of(replace(stage, overrides={"resolution": "768,512"}))[0].canvas.size == (768, 512)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.config.prompts import Prompt, given_prompts, prompt_file_error, prompt_values, read_prompts
 
 LINES = """\
@@ -95,8 +96,8 @@ def test_a_file_that_nothing_can_be_sampled_from(tmp_path, name, content, senten
     if content is not None:
         (tmp_path / name).write_text(content)
     settings = {"sample_prompts": str(tmp_path / name)}
-    assert prompt_file_error(settings, "cg3.toml") is None, "nobody samples"
-    error = prompt_file_error({**settings, "sample_every_n_epochs": 1}, "cg3.toml")
+    assert prompt_file_error(KohyaSettings(settings), "cg3.toml") is None, "nobody samples"
+    error = prompt_file_error(KohyaSettings({**settings, "sample_every_n_epochs": 1}), "cg3.toml")
     assert (error is None) if sentence is None else sentence in str(error)
 
 

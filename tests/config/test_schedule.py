@@ -8,9 +8,10 @@ import pytest
 
 from lycoris_composite.config import settings as config
 from lycoris_composite.config.datasets import datasets_of
+from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.config.schedule import composite_work, cost_of, schedule_of, single_work
 from lycoris_composite.config.stages import stages_of
-from lycoris_composite.preflight.inputs import datasets_to_join, plans_of, with_images
+from lycoris_composite.preflight.inputs import plans_of, with_images
 from tests.helpers import kohya_settings, write_subset
 
 
@@ -32,9 +33,9 @@ def settings_for(data: Path, composite: dict | None = None, **kohya: object) -> 
 
 
 def costs(settings: config.Settings) -> tuple:
-    plans = plans_of(settings, datasets_to_join(settings), ())
     first, second = stages_of(settings)
-    singles = with_images(datasets_of(first.settings, "natural"), plans)
+    plans = plans_of(second, datasets_of(second), ())
+    singles = with_images(datasets_of(first), plans)
     return cost_of(first, single_work(singles)), cost_of(second, composite_work(plans)), plans
 
 
@@ -79,5 +80,5 @@ def test_without_a_cache_the_vae_works_in_every_step(data):
     ],
 )
 def test_steps_as_upstream_counts_them(settings, batches, expected):
-    schedule = schedule_of(settings, batches)
+    schedule = schedule_of(KohyaSettings(settings), batches)
     assert (schedule.steps_an_epoch, schedule.epochs, schedule.steps) == expected

@@ -10,6 +10,7 @@ import pytest
 from lycoris_composite.composites.captions import DEFAULT_TEMPLATE
 from lycoris_composite.composites.plan import CompositeOptions
 from lycoris_composite.config import settings as config
+from lycoris_composite.config.options import check_value
 from lycoris_composite.errors import UserError
 from tests.helpers import load_config
 
@@ -172,7 +173,7 @@ def test_a_secret_that_is_not_quoted_is_not_shown(tmp_path, line):
 
 def test_a_secret_of_the_wrong_type_is_not_shown():
     with pytest.raises(UserError, match="c.toml huggingface_token: its value is no text; write one."):
-        config.check_value(12345, str, "c.toml huggingface_token")
+        check_value(12345, str, "c.toml huggingface_token")
 
 
 # --- --set -------------------------------------------------------------------------------------------------------

@@ -56,8 +56,8 @@ def test_without_any_such_font_it_is_a_box_of_the_same(monkeypatch: pytest.Monke
 )
 def test_lines_fit_and_hold_the_whole_text(text: str) -> None:
     own, width = sheets.dejavu(14), 120
-    lines = sheets.wrapped([("name", "uzuki, "), ("left", text)], width, own)
+    lines = sheets.wrapped([("name", "uzuki, "), ("tags0", text)], width, own)
     for line in lines:
         assert sheets._length("".join(piece for _, piece in line).rstrip(), own) <= width
-    written = "".join(piece for line in lines for role, piece in line if role == "left")
+    written = "".join(piece for line in lines for role, piece in line if role == "tags0")
     assert written.split() == text.split() or written.replace(" ", "") == text.replace(" ", "")

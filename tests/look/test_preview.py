@@ -108,7 +108,7 @@ def test_tags_over_the_limit_are_struck_out(settings, tmp_path):
     shown = make_preview(settings, 1, 6)
     page = page_of(shown)
     for sample, _ in shown.datasets[0].samples:
-        for side, tags in zip(("left", "right"), sample.parts.cut, strict=True):
+        for side, tags in zip(("tags0", "tags1"), sample.parts.cut, strict=True):
             assert f'<s class="{side}">{", ".join(tags)}</s>' in page or not any(sample.parts.cut)
     assert any(sample.parts.cut[0] for sample, _ in shown.datasets[0].samples)
 

@@ -6,6 +6,7 @@ import pytest
 
 from lycoris_composite.composites.captions import Budget
 from lycoris_composite.composites.plan import CompositeOptions
+from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.config.schedule import schedule_of
 from lycoris_composite.data.buckets import Canvas
 from lycoris_composite.look.statistics import kept_share, samples, warnings
@@ -16,7 +17,7 @@ WIDE = ((96, 64),)
 
 
 def seen(plan, epochs=4, budget=None):
-    schedule = schedule_of({"max_train_epochs": epochs}, plan.batches)
+    schedule = schedule_of(KohyaSettings({"max_train_epochs": epochs}), plan.batches)
     return [sample for epoch in range(1, epochs + 1) for sample in samples(plan, epoch, schedule, budget)]
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import zipfile
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from safetensors.numpy import save_file
 
 from lycoris_composite import launcher
 from lycoris_composite.composites.plan import Plan
-from lycoris_composite.config.datasets import without_skip
+from lycoris_composite.config.datasets import Dataset, datasets_of, without_skip
 from lycoris_composite.config.schedule import single_work
 from lycoris_composite.config.settings import CompositeOptions, Settings
 from lycoris_composite.config.stages import Stage, stages_of
@@ -26,6 +27,14 @@ from lycoris_composite.preflight import checks, inputs
 from lycoris_composite.preflight.weights import weight_errors
 from lycoris_composite.run import journal
 from tests import tiny
+
+
+def joined(settings: Settings) -> list[Dataset]:
+    return datasets_of(stages_of(settings)[1])
+
+
+def plans_of(settings: Settings, skipped: Collection[str] = ()) -> list[Plan]:
+    return inputs.plans_of(stages_of(settings)[1], joined(settings), skipped)
 
 
 def check_weights(stages: list[Stage]) -> None:
@@ -40,7 +49,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def bad(settings: Settings) -> dict[str, str]:
-    return inputs.bad_files(inputs.datasets_to_join(settings), show_progress=False)
+    return inputs.bad_files(joined(settings), show_progress=False)
 
 
 def break_some(data: Path) -> list[Path]:
@@ -76,7 +85,7 @@ def test_they_are_refused_or_left_out(settings, tmp_path, capsys):
     assert capsys.readouterr().out.count("bad file: ") == len(found)
 
     checks._check_bad(found, True, print)
-    [plan] = inputs.plans_of(settings, inputs.datasets_to_join(settings), found)
+    [plan] = plans_of(settings, found)
 
     assert {character.trigger: len(character.images) for character in plan.characters} == {"mio": 1, "rin": 3, "uzuki": 3}
     assert capsys.readouterr().out.count("left out: ") == len(found)
@@ -98,7 +107,7 @@ def test_pictures_too_small_for_a_bucket_are_bad_files(settings, tmp_path, size)
 
 def test_bucket_steps_are_checked_for_both_stages(settings):
     wrong = with_options(settings, enable_bucket=True, min_bucket_reso=64, bucket_reso_steps=32)
-    for read in (inputs.datasets_to_join, lambda own: inputs.single_datasets(stages_of(own)[0])):
+    for read in (joined, lambda own: datasets_of(stages_of(own)[0])):
         with pytest.raises(UserError, match="bucket_reso_steps: 32 is no multiple of 64, which train_network needs"):
             read(wrong)
     later = Settings(
@@ -108,7 +117,7 @@ def test_bucket_steps_are_checked_for_both_stages(settings):
         stage2={"enable_bucket": True, "min_bucket_reso": 64, "bucket_reso_steps": 32},
     )
     with pytest.raises(UserError, match="bucket_reso_steps: 32 is no multiple of 64"):
-        inputs.datasets_to_join(later)
+        joined(later)
 
 
 def test_regularization_images_are_looked_at_too(settings, tmp_path):
@@ -134,8 +143,8 @@ def test_an_image_dir_that_is_not_there(settings, tmp_path, is_reg):
 
 def said_of(settings: Settings) -> list[str]:
     stages = stages_of(settings)
-    plans = inputs.plans_of(settings, inputs.datasets_to_join(settings), ())
-    return inputs.passed_over(stages, inputs.with_images(inputs.single_datasets(stages[0]), plans), plans)
+    plans = plans_of(settings)
+    return inputs.passed_over(stages, inputs.with_images(datasets_of(stages[0]), plans), plans)
 
 
 def test_what_is_left_out_of_any_folder_is_said_once(settings, tmp_path):
@@ -181,7 +190,7 @@ def test_inputs_are_known_by_their_content(settings, tmp_path):
     (model / "unet/weights").write_text("w")
     kohya = {**settings.kohya, "pretrained_model_name_or_path": str(model)}
     settings = Settings(settings.path, kohya, settings.composite)
-    [plan] = inputs.plans_of(settings, inputs.datasets_to_join(settings), ())
+    [plan] = plans_of(settings)
     stage = stages_of(settings)[0]
     before = inputs.input_digests([stage], subsets_of(plan), show_progress=False)[1]
     assert len(before) == 9 + 9 + 1
@@ -202,7 +211,7 @@ def test_another_spelling_of_a_path_is_no_change_but_another_dataset_config_is(s
     def seen(**kohya: object) -> tuple:
         own = Settings(settings.path, {**settings.kohya, **kohya}, settings.composite)
         stages = stages_of(own)
-        [plan] = inputs.plans_of(own, inputs.datasets_to_join(own), ())
+        [plan] = plans_of(own)
         digests = inputs.input_digests(stages, subsets_of(plan), show_progress=False)
         return [stage.shaping for stage in stages], digests
 
@@ -268,13 +277,13 @@ def test_a_dataset_config_is_checked_before_anything_computes_with_it(settings, 
     (tmp_path / "data.toml").write_text(tables)
     kohya = {**settings.kohya, "dataset_config": str(tmp_path / "data.toml")}
     with pytest.raises(UserError) as error:
-        inputs.datasets_to_join(Settings(settings.path, kohya, settings.composite))
+        joined(Settings(settings.path, kohya, settings.composite))
     assert sentence in str(error.value)
 
 
 def test_a_picture_that_is_there_twice_is_named(settings, tmp_path):
     shutil.copy(tmp_path / "data/1_rin/01.png", tmp_path / "data/1_mio/02.png")
-    [plan] = inputs.plans_of(settings, inputs.datasets_to_join(settings), ())
+    [plan] = plans_of(settings)
     digests = inputs.input_digests(stages_of(settings), subsets_of(plan), show_progress=False)[2]
     [line] = inputs.duplicates(digests, [plan])
     assert line == f"the same picture: {tmp_path / 'data/1_mio/02.png'}, {tmp_path / 'data/1_rin/01.png'}"
@@ -284,7 +293,7 @@ def test_a_thousand_copies_are_not_all_named(settings, tmp_path):
     for number in range(30):
         for suffix in (".png", ".txt"):
             shutil.copy(tmp_path / f"data/1_rin/01{suffix}", tmp_path / f"data/1_rin/copy{number:02}{suffix}")
-    [plan] = inputs.plans_of(settings, inputs.datasets_to_join(settings), ())
+    [plan] = plans_of(settings)
     [line] = inputs.duplicates(inputs.input_digests(stages_of(settings), subsets_of(plan), show_progress=False)[2], [plan])
     assert line.endswith(", and 21 more")
 
@@ -296,7 +305,9 @@ def test_a_caption_of_a_megabyte_is_refused(settings, tmp_path):
 
 
 def stages_with(settings: Settings, only: int | None = None, stage2: dict | None = None, **kohya: object) -> list[Stage]:
-    return stages_of(Settings(settings.path, {**settings.kohya, **kohya}, settings.composite, stage2=stage2 or {}), only)
+    settings = Settings(settings.path, {**settings.kohya, **kohya}, settings.composite, stage2=stage2 or {})
+    both = stages_of(settings, only or 1)
+    return list(both) if only is None else [both[only - 1]]
 
 
 def test_stage_two_alone_needs_what_stage_one_saved(settings):
@@ -355,7 +366,7 @@ def test_stage_2s_own_weights_are_looked_at_before_stage_1_runs(settings, tmp_pa
 
 
 def test_weights_count_in_the_stage_that_reads_them(settings, tmp_path, weights):
-    [plan] = inputs.plans_of(settings, inputs.datasets_to_join(settings), ())
+    [plan] = plans_of(settings)
     other = str(shutil.copy(weights, tmp_path / "other.safetensors"))
     stages = stages_with(settings, pretrained_model_name_or_path=str(weights), network_weights=other, stage2={"vae": other})
     first, second = inputs.input_digests(stages, subsets_of(plan), show_progress=False).values()
@@ -378,10 +389,10 @@ def with_small(settings: Settings, tmp_path: Path) -> Settings:
 
 
 def test_small_pictures_are_in_nothing_and_named(with_small, tmp_path):
-    datasets, [first, second] = inputs.datasets_to_join(with_small), stages_of(with_small)
+    first, second = stages_of(with_small)
     assert bad(with_small) == {}, "a picture that nobody reads is not bad"
-    plans = inputs.plans_of(with_small, datasets, ())
-    singles = inputs.with_images(inputs.single_datasets(first), plans)
+    plans = plans_of(with_small)
+    singles = inputs.with_images(datasets_of(first), plans)
     assert [len(character.images) for character in plans[0].characters] == [3, 3, 3]
     assert single_work(singles).samples == 9
     lines = inputs.passed_over((first, second), singles, plans)
@@ -394,12 +405,12 @@ def test_small_pictures_are_in_nothing_and_named(with_small, tmp_path):
 def test_stages_may_leave_out_other_pictures(with_small):
     settings = replace(with_small, stage2={"skip_image_resolution": "32,32"})
     (Path(settings.kohya["train_data_dir"]) / "1_rin/small.txt").write_text("rin, hat")
-    datasets, [first, _] = inputs.datasets_to_join(settings), stages_of(settings)
-    plans = inputs.plans_of(settings, datasets, ())
+    datasets, [first, _] = joined(settings), stages_of(settings)
+    plans = plans_of(settings)
     assert [len(character.images) for character in plans[0].characters] == [4, 4, 4]
-    assert single_work(inputs.with_images(inputs.single_datasets(first), plans)).samples == 9
+    assert single_work(inputs.with_images(datasets_of(first), plans)).samples == 9
     (Path(settings.kohya["train_data_dir"]) / "1_rin/small.txt").write_text("")
-    assert len(inputs.bad_files([*inputs.single_datasets(first), *datasets], False)) == 1, "stage 2 reads it"
+    assert len(inputs.bad_files([*datasets_of(first), *datasets], False)) == 1, "stage 2 reads it"
 
 
 def test_a_character_is_never_left_out_whole(with_small, tmp_path):
@@ -407,16 +418,16 @@ def test_a_character_is_never_left_out_whole(with_small, tmp_path):
         Image.new("RGB", (64, 64)).save(path)
     match = "1_rin: none of its 4 picture.* more than 64x64 pixels, and skip_image_resolution leaves out the others; lower it"
     with pytest.raises(UserError, match=match):
-        inputs.plans_of(with_small, inputs.datasets_to_join(with_small), ())
+        plans_of(with_small)
 
 
 def test_a_size_to_skip_that_is_none(settings):
     wrong = replace(settings, kohya={**settings.kohya, "skip_image_resolution": "small"})
     with pytest.raises(UserError, match="skip_image_resolution: 'small' is no size"):
-        inputs.datasets_to_join(wrong)
+        joined(wrong)
 
 
 def test_an_upstream_that_does_not_know_it_reads_all(with_small):
     assert "skip_image_resolution" not in without_skip(with_small).kohya
-    [dataset] = inputs.datasets_to_join(without_skip(with_small))
+    [dataset] = joined(without_skip(with_small))
     assert {subset.largest_skipped for subset in dataset.subsets} == {None}

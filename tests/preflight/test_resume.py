@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
+from lycoris_composite.config.datasets import datasets_of
 from lycoris_composite.config.stages import stages_of
 from lycoris_composite.data.characters import read_subset
 from lycoris_composite.errors import UserError
-from lycoris_composite.preflight.inputs import datasets_to_join
 from lycoris_composite.preflight.resume import check_unchanged, tasks_of, what_is_left
 from lycoris_composite.run.journal import Journal, StageRecord, digest, sole_run
 from lycoris_composite.run.signals import StopRequest
@@ -216,7 +216,8 @@ def test_pictures_replaced_since_the_run_before_are_named_with_upstreams_latents
         "cache_latents_to_disk": True,
     }
     settings = kohya_settings(tmp_path, **kohya)
-    stages, subsets = stages_of(settings), [read_subset(subset) for subset in datasets_to_join(settings)[0].subsets]
+    stages = stages_of(settings)
+    subsets = [read_subset(subset) for subset in datasets_of(stages[1])[0].subsets]
     journal = Journal(tmp_path / "out" / "cg3.run.json")
     [task, _], before = what_is_left(journal, stages, [], subsets, fresh=False, continue_anyway=False)
     journal.path.parent.mkdir()

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("lycoris", reason='needs `pip install ".[builtin]"`')
 from lycoris_composite import launcher
+from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.trainers import kernels
 
 LOHA = {"network_module": "lycoris.kohya"}
@@ -24,7 +25,7 @@ def on_a_gpu(monkeypatch):
 def inside(settings: dict) -> tuple[str | None, list[str]]:
     """The variable while a stage runs, and what is said."""
     said: list[str] = []
-    with kernels.exact_kernels(settings, said.append):
+    with kernels.exact_kernels(KohyaSettings(settings), said.append):
         found = os.environ.get("LYCORIS_KERNEL_BACKEND")
     assert os.environ.get("LYCORIS_KERNEL_BACKEND") in (None, "triton"), "not set back"
     return found, said
@@ -57,7 +58,7 @@ def test_lycoris_reads_it_in_every_call():
     """It was imported long before the variable is set."""
     dispatch = pytest.importorskip("lycoris.kernels.dispatch", reason="LyCORIS 3 has none")
     left_alone = dispatch.resolve_backend()
-    with kernels.exact_kernels({**LOHA, "save_state": True}, lambda line: None):
+    with kernels.exact_kernels(KohyaSettings({**LOHA, "save_state": True}), lambda line: None):
         assert dispatch.resolve_backend() == "torch"
     assert dispatch.resolve_backend() == left_alone != "torch"
 
@@ -76,7 +77,7 @@ def test_the_launcher_sets_it_before_the_stage_runs(monkeypatch, capsys):
         settings={**LOHA, "save_state": True, "sample_prompts": "x"}, number=1, composite=None, output="out"
     )
     for settings in (stage.settings, LOHA | {"sample_prompts": "x"}):
-        stage.settings = settings
+        stage.settings = KohyaSettings(settings)
         with pytest.raises(launcher.Stopped):
             launcher._train(MagicMock(stage=stage), MagicMock(), SimpleNamespace(run_stage=run_stage), MagicMock(), False)
     assert seen == ["torch", None]

@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("lycoris", reason="needs LyCORIS")
 import torch
 
+from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.errors import UserError
 from lycoris_composite.trainers import machine
 
@@ -60,34 +61,37 @@ def test_what_this_machine_cannot_train_with(package, monkeypatch, settings, sen
     package("xformers", "raise OSError('broken')")
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    [error] = machine.machine_errors({**LYCORIS, **settings}, "c.toml")
+    [error] = machine.machine_errors(KohyaSettings({**LYCORIS, **settings}), "c.toml")
     assert str(error).startswith(sentence)
 
 
 def test_xformers_without_a_gpu(package, monkeypatch):
     package("xformers", "")
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    [error] = machine.machine_errors({**LYCORIS, "xformers": True}, "c.toml")
+    [error] = machine.machine_errors(KohyaSettings({**LYCORIS, "xformers": True}), "c.toml")
     assert "needs CUDA" in str(error)
 
 
 def test_what_it_can_train_with(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     settings = {**LYCORIS, "sdpa": True, "mixed_precision": "bf16", "optimizer_type": "AdamW", "log_with": "tensorboard"}
-    assert list(machine.machine_errors({**settings, "logging_dir": "logs"}, "c.toml")) == []
+    assert list(machine.machine_errors(KohyaSettings({**settings, "logging_dir": "logs"}), "c.toml")) == []
 
 
 @pytest.mark.parametrize(
     "name", ["adamw", "Lion", "SGD", "NAdam", "DAdaptAdam", "prodigy", "RAdamScheduleFree", "package.Of.Mine"]
 )
 def test_optimizers_that_upstream_knows(name):
-    assert list(machine.machine_errors({**LYCORIS, "optimizer_type": name}, "c.toml")) == []
+    assert list(machine.machine_errors(KohyaSettings({**LYCORIS, "optimizer_type": name}), "c.toml")) == []
 
 
 @pytest.mark.parametrize("name", ["cosine_with_restarts", "warmup_stable_decay", "piecewise_constant", "adafactor:0.001"])
 def test_schedules_that_upstream_knows(name):
-    assert list(machine.machine_errors({**LYCORIS, "lr_scheduler": name}, "c.toml")) == []
-    assert list(machine.machine_errors({**LYCORIS, "lr_scheduler": "x", "lr_scheduler_type": "mine.Own"}, "c.toml")) == []
+    assert list(machine.machine_errors(KohyaSettings({**LYCORIS, "lr_scheduler": name}), "c.toml")) == []
+    assert (
+        list(machine.machine_errors(KohyaSettings({**LYCORIS, "lr_scheduler": "x", "lr_scheduler_type": "mine.Own"}), "c.toml"))
+        == []
+    )
 
 
 def test_a_clip_whose_layers_have_other_names_is_refused(monkeypatch):

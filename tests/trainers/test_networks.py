@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from safetensors.torch import save_file
 
+from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.config.stages import stages_of
 from lycoris_composite.errors import UserError
 from tests.helpers import kohya_settings
@@ -73,7 +74,9 @@ def test_what_keeps_every_tensor_may_differ(tmp_path, stage2):
     ],
 )
 def test_arguments_that_no_network_takes(arguments, sentence):
-    found = networks.network_arg_errors({"network_module": "lycoris.kohya", "network_args": arguments}, "cg3.toml")
+    found = networks.network_arg_errors(
+        KohyaSettings({"network_module": "lycoris.kohya", "network_args": arguments}), "cg3.toml"
+    )
     assert sentence in str(next(found))
 
 
@@ -95,7 +98,7 @@ def test_a_rehearsal_leaves_lycoris_as_it_was(tmp_path):
 def loading(tmp_path):
     """Loads a file into a LoHa by the guarded door; what is said is collected."""
     settings = {"network_module": "lycoris.kohya", "network_dim": 4, "network_args": LOHA}
-    network, said = networks.made_network(settings), []
+    network, said = networks.made_network(KohyaSettings(settings)), []
 
     def load(tensors, is_continued=False):
         save_file(tensors, tmp_path / "weights.safetensors")

@@ -16,7 +16,6 @@ from contextlib import ExitStack
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -30,12 +29,12 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from lycoris_composite.config.datasets import OPTION_TYPES, datasets_of, plan_of
+from lycoris_composite.config.datasets import datasets_of, plan_of
+from lycoris_composite.config.options import KEYS, check_kind
 from lycoris_composite.config.prompts import prompt_values
-from lycoris_composite.config.settings import check_value, parse_value, read_toml
+from lycoris_composite.config.settings import parse_value
 from lycoris_composite.config.stages import Stage
 from lycoris_composite.data.characters import read_subset
-from lycoris_composite.data.tags import CaptionRules
 from lycoris_composite.errors import Stopped, UserError, nearest, raise_first, refusals
 from lycoris_composite.randomness import noise_seed
 from lycoris_composite.run.files import whole
@@ -50,61 +49,6 @@ from lycoris_composite.trainers.saving import save_whole, whole_weights
 from sd_scripts_patches import lycoris_timestep_embedding
 from sd_scripts_patches.tools import Misfit
 
-# What a stage may set, with sd-scripts' defaults.
-_DEFAULTS: dict[str, Any] = {
-    "pretrained_model_name_or_path": None,
-    "tokenizer_cache_dir": None,
-    "output_dir": None,
-    "output_name": None,
-    "save_model_as": "safetensors",
-    "save_precision": None,
-    "save_every_n_epochs": None,
-    "save_every_n_steps": None,
-    "save_state": False,
-    "save_state_on_train_end": False,
-    "network_module": None,
-    "network_weights": None,
-    "network_dim": None,
-    "network_alpha": 1,
-    "network_args": None,
-    "network_train_unet_only": False,
-    "network_train_text_encoder_only": False,
-    "learning_rate": 2e-6,
-    "unet_lr": None,
-    "text_encoder_lr": None,
-    "optimizer_type": "",
-    "lr_scheduler": "constant",
-    "lr_warmup_steps": 0,
-    "max_grad_norm": 1.0,
-    "min_snr_gamma": None,
-    "v_pred_like_loss": None,
-    "max_train_epochs": None,
-    "max_train_steps": 1600,
-    "max_token_length": None,
-    "max_data_loader_n_workers": 8,
-    "persistent_data_loader_workers": False,
-    "cache_latents": False,
-    "clip_skip": None,
-    "mixed_precision": "no",
-    "seed": None,
-    "sdpa": False,
-    "sample_prompts": None,
-    "sample_sampler": "ddim",
-    "sample_every_n_epochs": None,
-    "sample_every_n_steps": None,
-    "sample_at_first": False,
-}
-_DATA_OPTIONS = {
-    *("train_data_dir", "dataset_config", "resolution", "train_batch_size", "dataset_repeats", "caption_extension", "flip_aug"),
-    *("enable_bucket", "bucket_reso_steps", "min_bucket_reso", "max_bucket_reso", "bucket_no_upscale"),
-    "skip_image_resolution",
-    *CaptionRules.__dataclass_fields__,
-}
-# Known, but only as switched off.
-_OFF = {
-    *("v2", "v_parameterization", "debug_dataset", "no_metadata", "mem_eff_attn", "xformers", "gradient_checkpointing"),
-    *("cache_latents_to_disk", "full_fp16", "full_bf16", "color_aug", "random_crop", "network_dropout", "lowram"),
-}
 _ONLY = {
     "network_module": "lycoris.kohya",
     "save_model_as": "safetensors",
@@ -128,22 +72,7 @@ _CHOICES = {
     "sample_sampler": tuple(_SAMPLERS),
 }
 _NETWORK_STATE = "model.safetensors"  # accelerate's name for it
-# By the default where there is one. `True` beside a type allows a list of it.
-_TYPES: dict[str, tuple[type, bool]] = {
-    **{key: (type(value), False) for key, value in _DEFAULTS.items() if value is not None},
-    **{key: (kind, False) for key, kind in OPTION_TYPES.items()},
-    **dict.fromkeys(("max_grad_norm", "network_alpha", "lr_warmup_steps", "unet_lr"), (float, False)),
-    **dict.fromkeys(("min_snr_gamma", "v_pred_like_loss"), (float, False)),
-    **dict.fromkeys(("network_dim", "max_train_epochs", "max_token_length", "clip_skip", "seed"), (int, False)),
-    **dict.fromkeys(("save_every_n_epochs", "save_every_n_steps", "train_batch_size", "dataset_repeats"), (int, False)),
-    **dict.fromkeys(("sample_every_n_epochs", "sample_every_n_steps"), (int, False)),
-    **dict.fromkeys(("pretrained_model_name_or_path", "tokenizer_cache_dir", "output_dir", "output_name"), (str, False)),
-    **dict.fromkeys(("save_precision", "network_module", "network_weights", "sample_prompts"), (str, False)),
-    **dict.fromkeys(("train_data_dir", "dataset_config", "resolution"), (str, False)),
-    "network_args": (str, True),
-    "text_encoder_lr": (float, True),
-}
-_KNOWN = {*_DEFAULTS, *_DATA_OPTIONS, *_OFF, *_ONLY}
+_KNOWN = {name for name, key in KEYS.items() if key.embedded}
 _IN_METADATA = (
     *("output_name", "learning_rate", "unet_lr", "text_encoder_lr", "lr_scheduler", "network_module", "network_dim"),
     *(
@@ -161,6 +90,9 @@ _IN_METADATA = (
 
 class Builtin:
     """The embedded trainer behind the calls that `trainers.kohya.Upstream` has."""
+
+    def known_options(self) -> set[str]:
+        return _KNOWN
 
     def given_flags(self, flags: Sequence[str]) -> dict[str, Any]:
         """`--key value` pairs; a flag without a value is true."""
@@ -182,7 +114,7 @@ class Builtin:
         for key, value in options.items():
             if key in _ONLY and value != _ONLY[key]:
                 yield UserError(f"{where} {key}: the built-in trainer only has {_ONLY[key]!r}; set that, or use sd-scripts.")
-            elif key in _OFF and value:
+            elif key in KEYS and KEYS[key].embedded == "off" and value:
                 yield UserError(f"{where} {key}: not in the built-in trainer; turn it off, or use sd-scripts.")
             elif key not in _KNOWN:
                 hint = nearest(key, _KNOWN) or "; remove it, or use sd-scripts."
@@ -190,12 +122,12 @@ class Builtin:
 
     def stage_errors(self, stage: Stage, where: str) -> Iterator[UserError]:
         """One for each thing about a stage that it cannot train."""
-        given = {key: value for key, value in stage.settings.items() if key in _TYPES and value is not None}
-        wrong = list(refusals(partial(check_value, value, *_typed(key, where)) for key, value in given.items()))
+        given = {key: value for key, value in stage.settings.items() if value is not None}
+        wrong = list(refusals(partial(check_kind, key, value, where) for key, value in given.items()))
         yield from wrong
         yield from refusals([check_clip])
         yield from network_arg_errors(stage.settings, where)
-        required = {key: _DEFAULTS.get(key, value) for key, value in _ONLY.items()}
+        required = {key: getattr(stage.settings, key) for key in _ONLY}
         yield from self.option_errors({**required, **stage.settings}, where)
         if not wrong:  # what follows takes the values for what they should be
             yield from _choice_errors(stage, where)
@@ -227,24 +159,18 @@ class Builtin:
             torch.distributed.destroy_process_group()
 
 
-def _typed(key: str, where: str) -> tuple[type, str, bool]:
-    """What `check_value` wants to know of a key."""
-    kind, is_list = _TYPES[key]
-    return kind, f"{where} {key}", is_list
-
-
 def _choice_errors(stage: Stage, where: str) -> Iterator[UserError]:
     if stage.composite is not None and stage.composite.join != "latent":
         yield UserError(f'{where}, [composite] join: the built-in trainer only has "latent"; set that, or use sd-scripts.')
     for key, choices in _CHOICES.items():
-        value = stage.settings.get(key, _DEFAULTS[key])
+        value = getattr(stage.settings, key)
         if (value or "").lower() not in choices:
             known = ", ".join(filter(None, choices))
             yield UserError(f"{where} {key}: the built-in trainer has {known}; choose one, or use sd-scripts for {value}.")
-    weights = stage.settings.get("network_weights")
+    weights = stage.settings.network_weights
     if weights and not weights.endswith(".safetensors"):
         yield UserError(f"{where} network_weights: the built-in trainer loads .safetensors; convert {weights} first.")
-    prompts = str(stage.settings.get("sample_prompts") or "")
+    prompts = str(stage.settings.sample_prompts or "")
     if prompts and not prompts.endswith(".json"):
         yield UserError(f"{where} sample_prompts: the built-in trainer reads .json; write one, or leave it to the characters.")
 
@@ -254,7 +180,7 @@ class _Run:
 
     def __init__(self, stage: Stage, sitting: Sitting) -> None:
         self.stage, self.sitting = stage, sitting
-        self.options = SimpleNamespace(**{**_DEFAULTS, **stage.settings})
+        self.options = stage.settings
         self.accelerator = Accelerator(mixed_precision=self.options.mixed_precision)
         self.dtype = _DTYPES.get(self.options.mixed_precision, torch.float32)
         self._losses: list[float] = []
@@ -364,9 +290,10 @@ class _Run:
 
     def _loader(self) -> DataLoader:
         options, stage = self.options, self.stage
-        datasets = datasets_of(stage.settings, stage.composite.aspect if stage.composite else "natural", _dataset_tables(stage))
         self.plans, sources = [], []
-        for dataset in datasets:
+        for dataset in datasets_of(stage):
+            if dataset.regularization:
+                raise UserError(f"{options.dataset_config}, is_reg: not in the built-in trainer; use sd-scripts.")
             if stage.composite is None:
                 subsets = [read_subset(subset, self.sitting.skipped) for subset in dataset.subsets]
                 sources.append(Singles(subsets, dataset.canvas, dataset.batch_size, options.seed))
@@ -386,7 +313,7 @@ class _Run:
         from lycoris.kohya import create_network
 
         options, models = self.options, (self.vae, self.text_encoder, self.unet)
-        arguments = dict(argument.split("=", 1) for argument in options.network_args or [])
+        arguments = dict(argument.split("=", 1) for argument in options.network_args)
         with ExitStack() as undo:
             undo.callback(lycoris_timestep_embedding.apply())
             arguments = {"dropout": None, **arguments}
@@ -453,7 +380,7 @@ class _Run:
             "ss_epoch": str(epoch),
             "ss_composite_trainer": "builtin",
         }
-        metadata["ss_network_args"] = json.dumps(dict(one.split("=", 1) for one in settings.get("network_args") or []))
+        metadata["ss_network_args"] = json.dumps(dict(one.split("=", 1) for one in settings.network_args))
         metadata |= composite_metadata(self.plans) if self.plans else {}
         save_whole(self.network.save_weights)(path, _DTYPES.get(self.options.save_precision, torch.float32), metadata)
 
@@ -490,18 +417,6 @@ class _Run:
                 guidance_scale=prompt.get("scale", 7.5),
                 generator=torch.Generator().manual_seed(prompt.get("seed", 0)),
             ).images[0]
-
-
-def _dataset_tables(stage: Stage) -> dict[str, Any] | None:
-    """The stage's own dataset_config, where it has one. Its composite tables only repeat what the stage knows."""
-    if not stage.settings.get("dataset_config"):
-        return None
-    tables = read_toml(stage.dataset_config_file)
-    for dataset in tables["datasets"]:
-        dataset.pop("composite", None)
-        if any(subset.get("is_reg") for subset in dataset["subsets"]):
-            raise UserError(f"{stage.settings['dataset_config']}, is_reg: not in the built-in trainer; use sd-scripts.")
-    return tables
 
 
 def _alone(samples: Sequence[Any]) -> Any:

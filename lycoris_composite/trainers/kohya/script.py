@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from lycoris_composite.config.datasets import check_tables
-from lycoris_composite.config.settings import check_option_keys, check_value, composite_options, flatten, read_toml
+from lycoris_composite.config.datasets import check_tables, every_table
+from lycoris_composite.config.options import KohyaSettings, check_value
+from lycoris_composite.config.settings import check_option_keys, composite_options, flatten, read_toml
 from lycoris_composite.config.stages import Stage
 from lycoris_composite.data import images
 from lycoris_composite.errors import UserError, nearest, one_line, refusals
@@ -93,9 +93,7 @@ class Upstream:
         yield from refusals([partial(_check_dataset_config, settings)])
         yield from refusals([partial(self._check_mode, settings, where), partial(self._check_inpainting, settings, where)])
         clip = [check_clip] if self.script in _WITH_CLIP else []
-        yield from refusals(
-            [partial(self.check, settings.get("network_module")), *clip, partial(self._check_tokenizer, settings)]
-        )
+        yield from refusals([partial(self.check, settings.network_module), *clip, partial(self._check_tokenizer, settings)])
 
     def rehearsal_errors(self, stages: Sequence[Stage], where: str) -> Iterator[UserError]:
         """One for a network, an optimizer or a schedule that stops at a stage's settings, and for what stage 2 would lose
@@ -108,18 +106,18 @@ class Upstream:
         """A stage's settings as upstream has them after reading its config: unchecked, over the parser's defaults."""
         return self.parser().parse_args([], argparse.Namespace(**stage.settings))
 
-    def _check_tokenizer(self, settings: Mapping[str, Any]) -> None:
+    def _check_tokenizer(self, settings: KohyaSettings) -> None:
         """Raises UserError where upstream would fetch a tokenizer; offline it stops with a TypeError, or with transformers
         5 it trains with one that knows no words."""
         from huggingface_hub import constants
 
         names = {"train_network": TOKENIZERS[:1], "sdxl_train_network": TOKENIZERS}.get(self.script, ())
-        if settings.get("v2") or not constants.HF_HUB_OFFLINE:
+        if settings.v2 or not constants.HF_HUB_OFFLINE:
             return
         for name in names:
-            kept_tokenizer(name, settings.get("tokenizer_cache_dir"))
+            kept_tokenizer(name, settings.tokenizer_cache_dir)
 
-    def _check_mode(self, settings: Mapping[str, Any], where: str) -> None:
+    def _check_mode(self, settings: KohyaSettings, where: str) -> None:
         """Raises UserError for a setting at which upstream shows something and ends."""
         for key in _ONLY_SHOWN:
             if settings.get(key) and key in self.known_options():
@@ -128,9 +126,9 @@ class Upstream:
                     "sd-scripts' own script. What will be trained on is shown by `lycoris-composite preview`."
                 )
 
-    def _check_inpainting(self, settings: Mapping[str, Any], where: str) -> None:
+    def _check_inpainting(self, settings: KohyaSettings, where: str) -> None:
         """Raises UserError where upstream's train_inpainting would stop later, or do nothing."""
-        if not settings.get("train_inpainting") or "train_inpainting" not in self.known_options():
+        if not settings.train_inpainting or "train_inpainting" not in self.known_options():
             return
         if self.script not in _INPAINTING:
             raise UserError(f"{where} train_inpainting: only {' and '.join(_INPAINTING)} train that; take it out.")
@@ -204,7 +202,7 @@ class Upstream:
             arguments += ["--resume", str(sitting.state.folder)]
             if sitting.state.is_last:  # upstream refuses to go on from a last step, though its file may be missing
                 arguments += ["--initial_step", "0"]
-        hooks = self.run(arguments, stage.settings.get("network_module"), allow_pickle=allow_pickle, sitting=sitting)
+        hooks = self.run(arguments, stage.settings.network_module, allow_pickle=allow_pickle, sitting=sitting)
         return hooks.max_steps, hooks.epochs
 
     def run_script(self, flags: Sequence[str], allow_pickle: bool = False) -> None:
@@ -243,7 +241,7 @@ def _installed(patch: ModuleType, hooks: RunHooks) -> tuple:
     }.get(_short_name(patch), ())
 
 
-def _check_value(action: argparse.Action, settings: Mapping[str, Any], where: str) -> None:
+def _check_value(action: argparse.Action, settings: KohyaSettings, where: str) -> None:
     """Raises UserError for a value that upstream cannot use. Its parser checks flags alone: what stands in a config file
     is taken as it is."""
     value = settings[action.dest]
@@ -260,17 +258,17 @@ def _check_value(action: argparse.Action, settings: Mapping[str, Any], where: st
         )
 
 
-def _is_taken_from_a_file(key: str, value: Any, settings: Mapping[str, Any]) -> bool:
+def _is_taken_from_a_file(key: str, value: Any, settings: KohyaSettings) -> bool:
     """Whether upstream runs with a value that is none of its parser's choices: GUIs and old notebooks write some."""
     match key:
         case "max_token_length":
             return value == CHUNK  # what CLIP reads anyway
         case "dynamo_backend":
-            return not settings.get("torch_compile") or str(value).upper() in _dynamo_backends()
+            return not settings.torch_compile or str(value).upper() in _dynamo_backends()
         case "huber_schedule":
-            return settings.get("loss_type") not in ("huber", "smooth_l1")
+            return settings.loss_type not in ("huber", "smooth_l1")
         case "zero_stage" | "offload_optimizer_device" | "offload_param_device":
-            return not settings.get("deepspeed")
+            return not settings.deepspeed
         case "save_precision" | "sample_sampler":
             return True  # those of training, and ddim
     return False
@@ -282,20 +280,19 @@ def _dynamo_backends() -> list[str]:
     return [str(backend.value) for backend in DynamoBackend]
 
 
-def _check_dataset_config(settings: Mapping[str, Any]) -> None:
+def _check_dataset_config(settings: KohyaSettings) -> None:
     """Raises UserError for a dataset_config that upstream's own schema does not let in."""
-    if not settings.get("dataset_config"):
+    if not settings.dataset_config:
         return
     from library.config_util import ConfigSanitizer
     from voluptuous import MultipleInvalid
 
-    path = Path(str(settings["dataset_config"]))
+    path = Path(settings.dataset_config)
     tables = read_toml(path)
     check_tables(tables, path)
-    for table in (tables.get("general", {}), *tables.get("datasets", [])):
-        table.pop("composite", None)  # which is refused elsewhere, in words of its own
-    for subset in chain.from_iterable(dataset.get("subsets", []) for dataset in tables.get("datasets", [])):
-        subset.pop("trigger", None)  # which a patch lets in
+    for table in every_table(tables):
+        for ours in ("composite", "trigger"):  # one is refused elsewhere, in words of its own; a patch lets the other in
+            table.pop(ours, None)
     try:
         ConfigSanitizer(True, True, False, True).sanitize_user_config(tables)
     except MultipleInvalid as error:

@@ -25,6 +25,8 @@ from PIL import Image
 
 from lycoris_composite.composites import captions
 from lycoris_composite.config.datasets import TRAINERS, datasets_of
+from lycoris_composite.config.options import KohyaSettings
+from lycoris_composite.config.stages import Stage
 from lycoris_composite.data import buckets
 from lycoris_composite.data.characters import read_subset
 from lycoris_composite.data.tags import CaptionRules
@@ -560,7 +562,7 @@ def test_small_pictures_are_left_out_as_upstream_leaves_them_out(
     table = {"resolution": 192, "subsets": [{"image_dir": str(folder)} for folder in sorted((tmp_path / "data").iterdir())]}
     table |= {"skip_image_resolution": skipped, "validation_split": 0.4, "validation_seed": 3, "caption_extension": ".txt"}
     (tmp_path / "data.toml").write_text(toml.dumps({"datasets": [table]}))
-    [own] = datasets_of({"dataset_config": str(tmp_path / "data.toml")}, "natural")
+    [own] = datasets_of(Stage(1, "train_network", KohyaSettings(dataset_config=str(tmp_path / "data.toml")), None))
 
     read = [read_subset(subset) for subset in own.subsets]
 
@@ -653,7 +655,7 @@ def test_a_preview_shows_what_the_dataset_yields(
         assert [sample.tokens for sample in samples] == [len(tokenize(text)) for text in captions]
         pairs = Counter(tuple(text.split("/")[:2]) for text in captions)
         names = [character.trigger for character in seen.plan.characters]
-        assert seen.pairs.tolist() == [[pairs[left, right] for right in names] for left in names]
+        assert seen.plan.pair_counts(epoch).tolist() == [[pairs[left, right] for right in names] for left in names]
         pictures = [picture for _, picture in seen.samples]
         found = [array for example in trained for array in example["images"]]
         for picture, array in zip(pictures, found, strict=True):
