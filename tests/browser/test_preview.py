@@ -57,7 +57,7 @@ def test_captions_are_text_in_their_sides_colours(browser_page, page_file):
     assert HOSTILE in browser_page.locator("main").inner_text()
     assert browser_page.evaluate("document.querySelectorAll('main script, img[onerror]').length") == 0
     colours = browser_page.evaluate(
-        "['.caption .name', '.caption .left', '.caption .right'].map(one => getComputedStyle(document.querySelector(one)).color)"
+        "['.caption .name', '.caption .tags0', '.caption .tags1'].map(one => getComputedStyle(document.querySelector(one)).color)"
     )
     assert len(set(colours)) == 3
     assert browser_page.problems == []

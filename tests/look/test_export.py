@@ -60,7 +60,7 @@ def test_an_image_that_goes_away_leaves_nothing_half_written(settings, tmp_path,
         raise FileNotFoundError(path)
 
     monkeypatch.setattr("lycoris_composite.data.images._decoded", gone)
-    monkeypatch.setattr("lycoris_composite.look.reading.bad_files", lambda *args, **kwargs: {})
+    monkeypatch.setattr("lycoris_composite.preflight.inputs.bad_files", lambda *args, **kwargs: {})
     assert cli.main(["export", str(settings.path), "--out", str(tmp_path / "set")]) == 2
     assert "is gone; put it back" in capsys.readouterr().err
     assert list((tmp_path / "set").iterdir()) == []
