@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from lycoris_composite.config.options import KEYS
 from tests.helpers import ROOT
 
 PACKAGE = "lycoris_composite"
@@ -122,3 +123,26 @@ def test_a_folders_own_file_says_what_may_live_there_and_imports_nothing():
         tree = ast.parse(path.read_text(encoding="utf-8"))
         assert ast.get_docstring(tree), path
         assert not list(imports_of(path)), path
+
+
+def test_only_config_reads_kohyas_keys_by_their_text():
+    """Elsewhere they are attributes of KohyaSettings. A batch and a sample prompt have keys of the same names."""
+    read = [
+        f"{name}: {ast.unparse(node)}"
+        for name, path in FILES.items()
+        if not name.startswith("config.")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if key_read(node) in KEYS and not ast.unparse(node).startswith(("given[", "prompt.get("))
+    ]
+    assert not read
+
+
+def key_read(node: ast.AST) -> str | None:
+    """The text in `holder["text"]` or `holder.get("text")`."""
+    if isinstance(node, ast.Subscript):
+        key = node.slice
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get" and node.args:
+        key = node.args[0]
+    else:
+        return None
+    return key.value if isinstance(key, ast.Constant) else None

@@ -136,8 +136,8 @@ def _other_network(place: str, one: Any, other: Any, instead: str) -> UserError:
 
 def _rehearsal_errors(stages: Sequence[Stage], where: str, is_sure: bool) -> Iterator[UserError]:
     settings = [stage.settings for stage in stages]
-    module_name = settings[0].get("network_module")
-    if not (is_sure or module_name == LYCORIS) or settings[0].get("dim_from_weights"):
+    module_name = settings[0].network_module
+    if not (is_sure or module_name == LYCORIS) or settings[0].dim_from_weights:
         return  # its layers are those of another model, or of a file
     try:
         lost = _lost(settings)

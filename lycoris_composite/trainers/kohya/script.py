@@ -217,11 +217,11 @@ class Upstream:
             torch.distributed.destroy_process_group()
 
     def _network_module(self, flags: Sequence[str]) -> str | None:
-        given = self.given_flags(flags)
-        if given.get("network_module") or not given.get("config_file"):
-            return given.get("network_module")
-        path = str(given["config_file"])
-        return flatten(read_toml(Path(path if path.endswith(".toml") else f"{path}.toml"))).get("network_module")
+        settings = KohyaSettings(self.given_flags(flags))
+        if settings.network_module or not settings.config_file:
+            return settings.network_module
+        path = Path(f"{settings.config_file.removesuffix('.toml')}.toml")
+        return KohyaSettings(flatten(read_toml(path))).network_module
 
 
 def _installed(patch: ModuleType, hooks: RunHooks) -> tuple:
