@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 import random
 from collections import Counter
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from lycoris_composite.composites.captions import Budget
 from lycoris_composite.composites.plan import Composite, CompositeOptions, Plan
+from lycoris_composite.composites.sample_prompts import sample_prompts
 from lycoris_composite.data.buckets import Canvas
 from lycoris_composite.errors import UserError
 from tests.helpers import character, fast, plan
@@ -259,3 +261,29 @@ def test_a_hundred_thousand_images_cost_bytes_per_image():
     assert sum(array.nbytes for array in arrays_within(one._epoch(3))) < 40 * images
     assert one._epoch.cache_info().currsize <= 2
     assert len(one._layouts) <= len(one.sizes) ** 2 <= 16**2
+
+
+# --- more panels than two ------------------------------------------------------------------------------------------
+
+
+def test_a_plan_of_three_panels():
+    """No option asks for it yet; a layout, a caption, statistics and sample prompts count panels already."""
+    cast = [character(name, [(96, 96), (64, 128)]) for name in ("rin", "uzuki", "mio", "ayame")]
+    canvas = Canvas((768, 512), 64, (256, 1024))
+    options = CompositeOptions("{1}/{2}/{3}/COMPOSITE, {1_tags}, {2_tags}, {3_tags}")
+    three = Plan(cast, canvas, options, 2, 42, panels=3)
+    for index in range(three.composites):
+        composite = three.composite(1, index)
+        assert len({panel.character.trigger for panel in composite.panels}) == 3
+        assert composite.size in three.sizes
+        assert [box.left for box in composite.boxes] == [
+            0,
+            composite.boxes[0].width,
+            composite.size[0] - composite.boxes[2].width,
+        ]
+        names = "/".join(panel.character.trigger for panel in composite.panels)
+        assert three.caption(composite, 1).startswith(f"{names}/COMPOSITE, ")
+    assert sorted(index for batch in range(three.batches) for index in three.batch(1, batch)) == list(range(three.composites))
+    assert three.place_counts(1).sum(axis=0).tolist() == [three.composites] * 3
+    prompts = [prompt["prompt"] for prompt in sample_prompts(three, (512, 512))]
+    assert sum("COMPOSITE" in prompt for prompt in prompts) == math.perm(4, 3)
