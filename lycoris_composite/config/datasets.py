@@ -55,7 +55,7 @@ def datasets_of(stage: Stage) -> list[Dataset]:
     aspect = stage.composite.aspect if stage.composite else "natural"
     if settings.dataset_config:
         path = Path(settings.dataset_config)
-        datasets = [_dataset(levels, subsets, aspect) for levels, subsets in _tables(source_tables(stage), settings, path)]
+        datasets = [_dataset(*tables, aspect) for tables in _tables(source_tables(stage), settings, path)]
     elif settings.in_json:
         raise UserError(f'in_json = "{settings.in_json}": characters need caption files; use train_data_dir instead.')
     elif not settings.train_data_dir:
@@ -64,7 +64,7 @@ def datasets_of(stage: Stage) -> list[Dataset]:
         subsets = _folders(Path(settings.train_data_dir), "train_data_dir")
         if settings.reg_data_dir:
             subsets += [{**subset, "is_reg": True} for subset in _folders(Path(settings.reg_data_dir), "reg_data_dir")]
-        datasets = [_dataset([settings], subsets, aspect)]
+        datasets = [_dataset(_flags(settings), subsets, aspect)]
     _check_buckets(datasets, stage.trainer)
     return datasets
 
@@ -187,7 +187,7 @@ def _repeats(folder: Path) -> int:
         return 0
 
 
-def _tables(config: Mapping[str, Any], settings: KohyaSettings, path: Path) -> list[tuple[list, list]]:
+def _tables(config: Mapping[str, Any], settings: KohyaSettings, path: Path) -> list[tuple[KohyaSettings, list]]:
     general = config.get("general", {})
     found = []
     for dataset in config.get("datasets", []):
@@ -200,7 +200,7 @@ def _tables(config: Mapping[str, Any], settings: KohyaSettings, path: Path) -> l
         for subset in subsets:
             if not isinstance(subset.get("image_dir"), str):
                 raise UserError(f"{path}: a [[datasets.subsets]] without image_dir; name its folder.")
-        found.append(([dataset, general, settings], subsets))
+        found.append((_merged(_flags(settings), general, dataset), subsets))
     if not found:
         raise UserError(f"{path}: no [[datasets]] in it; add one with its [[datasets.subsets]].")
     return found
@@ -222,37 +222,25 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(one, dict) for one in value)
 
 
-def _dataset(levels: Sequence[Mapping[str, Any]], subsets: Sequence[Mapping[str, Any]], aspect: str) -> Dataset:
-    def option(name: str, default: Any = None) -> Any:
-        return _fall_back(name, levels, default)
-
-    def positive(name: str, default: int) -> int:
-        value = option(name, default)
-        if not 1 <= value <= LONGEST_SIDE:
-            raise UserError(f"{name}: {value} is out of range; give 1 to {LONGEST_SIDE}.")
-        return value
-
-    bucketed = bool(option("enable_bucket", False))
-    multiple = positive("bucket_reso_steps", 64) if bucketed else 64
-    smallest, largest = positive("min_bucket_reso", 256), positive("max_bucket_reso", 1024)
+def _dataset(dataset: KohyaSettings, subsets: Sequence[Mapping[str, Any]], aspect: str) -> Dataset:
+    for key in ("bucket_reso_steps", "min_bucket_reso", "max_bucket_reso", "batch_size"):
+        value = getattr(dataset, key)
+        if (dataset.enable_bucket or key != "bucket_reso_steps") and not 1 <= value <= LONGEST_SIDE:
+            raise UserError(f"{key}: {value} is out of range; give 1 to {LONGEST_SIDE}.")
+    bucketed = bool(dataset.enable_bucket)
+    multiple = dataset.bucket_reso_steps if bucketed else 64
+    smallest, largest = dataset.min_bucket_reso, dataset.max_bucket_reso
     # rounded to the multiple as upstream's adjust_min_max_bucket_reso_by_steps does
     bounds = (smallest - smallest % multiple, -(-largest // multiple) * multiple) if bucketed else None
-    no_upscale = bucketed and bool(option("bucket_no_upscale", False))
-    canvas = Canvas(
-        size=_fitting_size(parse_resolution(option("resolution")), multiple, bounds),
-        multiple=multiple,
-        bucket_range=bounds,
-        no_upscale=no_upscale,
-        aspect=aspect,
-    )
+    no_upscale = bucketed and bool(dataset.bucket_no_upscale)
+    size = _fitting_size(parse_resolution(dataset.resolution), multiple, bounds)
     if bucketed and smallest < multiple and not no_upscale:  # upstream would begin its list of buckets at 0
         raise UserError(f"min_bucket_reso: {smallest} is below bucket_reso_steps, {multiple}; give {multiple} or more.")
-    batch_size = positive("batch_size", 1)
+    read = [(_subset(subset, dataset), bool(subset.get("is_reg"))) for subset in subsets]
     # upstream ignores a subset with fewer repeats than one
-    read = [(_subset([subset, *levels]), bool(subset.get("is_reg"))) for subset in subsets]
     characters = tuple(subset for subset, is_reg in read if subset.repeats > 0 and not is_reg)
     regularization = tuple(subset for subset, is_reg in read if subset.repeats > 0 and is_reg)
-    return Dataset(canvas, batch_size, characters, regularization)
+    return Dataset(Canvas(size, multiple, bounds, no_upscale, aspect), dataset.batch_size, characters, regularization)
 
 
 def _fitting_size(size: tuple[int, int], multiple: int, bounds: tuple[int, int] | None) -> tuple[int, int]:
@@ -270,31 +258,31 @@ def _fitting_size(size: tuple[int, int], multiple: int, bounds: tuple[int, int] 
     return size
 
 
-def _subset(levels: Sequence[Mapping[str, Any]]) -> Subset:
-    extension = _fall_back("caption_extension", levels, ".caption")
-    skipped = _fall_back(SKIP, levels[1:])
-    rules = {rule.name: _fall_back(rule.name, levels, rule.default) for rule in fields(CaptionRules)}
-    if not rules["caption_separator"]:
+def _subset(table: Mapping[str, Any], dataset: KohyaSettings) -> Subset:
+    values = _merged(dataset, table)
+    extension = values.caption_extension
+    rules = CaptionRules(**{rule.name: getattr(values, rule.name) for rule in fields(CaptionRules)})
+    if not rules.caption_separator:
         raise UserError('caption_separator: empty text separates nothing; write what stands between tags, e.g. ",".')
     return Subset(
-        folder=_fall_back("image_dir", levels),
-        repeats=_fall_back("num_repeats", levels, 1),
-        class_tokens=_fall_back("class_tokens", levels),
+        folder=table["image_dir"],
+        repeats=values.num_repeats,
+        class_tokens=values.class_tokens,
         caption_extension=extension if extension.startswith(".") else f".{extension}",
-        rules=CaptionRules(**rules),
-        flip_aug=bool(_fall_back("flip_aug", levels, False)),
-        trigger=levels[0].get("trigger"),
-        held_out=_fall_back("validation_split", levels[1:], 0.0),
-        held_out_seed=_fall_back("validation_seed", levels[1:], 0),
-        largest_skipped=None if skipped is None else parse_resolution(skipped, SKIP),
+        rules=rules,
+        flip_aug=bool(values.flip_aug),
+        trigger=table.get("trigger"),
+        held_out=dataset.validation_split,
+        held_out_seed=dataset.validation_seed or 0,
+        largest_skipped=parse_resolution(dataset[SKIP], SKIP) if SKIP in dataset else None,
     )
 
 
-def _fall_back(name: str, levels: Sequence[Mapping[str, Any]], default: Any = None) -> Any:
-    for level in levels:
-        value = level.get(name)
-        if value is None and level is levels[-1]:
-            value = level.get(FLAG_NAMES.get(name, name))
-        if value is not None:
-            return value
-    return default
+def _merged(*levels: Mapping[str, Any]) -> KohyaSettings:
+    """One level from several. A later one wins; None is an unset key."""
+    return KohyaSettings({key: value for level in levels for key, value in level.items() if value is not None})
+
+
+def _flags(settings: KohyaSettings) -> KohyaSettings:
+    """The flags as a level, under a dataset_config's names too."""
+    return _merged({name: getattr(settings, flag) for name, flag in FLAG_NAMES.items()}, settings)

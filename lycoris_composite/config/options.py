@@ -185,14 +185,9 @@ def check_value(value: Any, wanted: type, where: str, is_list: bool = False) -> 
     allowed = (int, float) if wanted is float else wanted
     is_right = isinstance(value, allowed) and (wanted is bool or not isinstance(value, bool))
     if not is_right or (is_list and wanted is str):
-        kind = f"list of {kind_name(wanted)}s" if is_list else kind_name(wanted)
+        kind = f"list of {_KIND_NAMES[wanted]}s" if is_list else _KIND_NAMES[wanted]
         shown = "its value" if where.endswith(SECRETS) else repr(value)
         raise UserError(f"{where}: {shown} is {'not' if wanted is bool else 'no'} {kind}; write one.")
-
-
-def kind_name(kind: type) -> str:
-    """A type in words."""
-    return _KIND_NAMES[kind]
 
 
 def parse_resolution(value: Any, key: str = "resolution") -> tuple[int, int]:
