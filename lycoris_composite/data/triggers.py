@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -42,6 +41,12 @@ class Told:
         """The tags of every line of every caption; read anew each time, as a set may have millions."""
         return (line for caption in self.captions for line in line_tags(caption, self.rules))
 
+    def firsts(self, with_prefix: bool = False) -> Iterator[tuple[str, ...]]:
+        """What each caption begins with, as its file has it or behind its prefix."""
+        if with_prefix:
+            return (line[0] if line else () for line in self.lines())
+        return (first_choices(caption, self.rules) for caption in self.captions)
+
     @property
     def names(self) -> list[str]:
         """What it is called, folded: its class tokens, its folder, and that without its repeats."""
@@ -72,28 +77,16 @@ def folded(tag: str) -> str:
 def trigger_of(own: Told, others: Sequence[Told]) -> Trigger:
     """The trigger word of one subset beside the others of its dataset. Raises UserError with the candidates."""
     if own.by_hand:
-        return _by_hand(own, own.by_hand.strip())
-    keeps_first = own.rules.keep_tokens > 0 or own.rules.keep_tokens_separator
-    word, how = _by_name(own, others), FOLDER
-    if word is None and own.class_tokens and not keeps_first:
-        word, how = first_tag(own.class_tokens, own.rules), CLASS
-        if not word:
-            raise UserError(
-                f'{own.folder}: its class_tokens "{own.class_tokens}" have no first tag; begin them with the trigger word.'
-            )
-    if word is None:
-        word, how = _by_first_tag(own, others), FIRST
-    if word is None:
-        word, how = _by_a_word_of_the_name(own, others), WORD
-    if word is None:
-        raise _none_found(own, others)
-    return _found(own, word, how if own.has_files else CLASS)
-
-
-def _by_hand(own: Told, word: str) -> Trigger:
-    if own.rules.caption_separator in word:
-        raise UserError(f'{own.folder}, trigger: "{word}" is several tags; give the one that says who it is.')
-    return _found(own, word, HAND)
+        word = own.by_hand.strip()
+        if own.rules.caption_separator in word:
+            raise UserError(f'{own.folder}, trigger: "{word}" is several tags; give the one that says who it is.')
+        return _found(own, word, HAND)
+    ways = {FOLDER: _by_name, CLASS: _by_class_tokens, FIRST: _by_first_tag, WORD: _by_a_word_of_the_name}
+    for how, way in ways.items():
+        word = way(own, others)
+        if word is not None:
+            return _found(own, word, how if own.has_files else CLASS)
+    raise _none_found(own, others)
 
 
 def _by_name(own: Told, others: Sequence[Told]) -> str | None:
@@ -111,22 +104,26 @@ def _by_name(own: Told, others: Sequence[Told]) -> str | None:
     return None
 
 
+def _by_class_tokens(own: Told, others: Sequence[Told]) -> str | None:
+    """The first of the class tokens, where nothing keeps the captions' first tag in its place."""
+    if not own.class_tokens or own.rules.keep_tokens > 0 or own.rules.keep_tokens_separator:
+        return None
+    word = first_tag(own.class_tokens, own.rules)
+    if not word:
+        raise UserError(
+            f'{own.folder}: its class_tokens "{own.class_tokens}" have no first tag; begin them with the trigger word.'
+        )
+    return word
+
+
 def _by_first_tag(own: Told, others: Sequence[Told]) -> str | None:
     """The tag that every caption begins with, in its file or with its prefix, where it tells this folder from others."""
-    for firsts in [_firsts, *([_firsts_with_prefix] if own.rules.caption_prefix else [])]:
-        for word in next(firsts(own), ()):
+    for with_prefix in (False, True) if own.rules.caption_prefix else (False,):
+        for word in next(own.firsts(with_prefix), ()):
             key = folded(word)
-            if key and _is_telling(key, others) and all(key in map(folded, choices) for choices in firsts(own)):
+            if key and _is_telling(key, others) and all(key in map(folded, choices) for choices in own.firsts(with_prefix)):
                 return word
     return None
-
-
-def _firsts(told: Told) -> Iterator[tuple[str, ...]]:
-    return (first_choices(caption, told.rules) for caption in told.captions)
-
-
-def _firsts_with_prefix(told: Told) -> Iterator[tuple[str, ...]]:
-    return (line[0] if line else () for line in told.lines())
 
 
 def _by_a_word_of_the_name(own: Told, others: Sequence[Told]) -> str | None:
@@ -140,11 +137,15 @@ def _is_telling(word: str, others: Sequence[Told]) -> bool:
 
 
 def _stands_in_all(told: Told, word: str) -> bool:
-    return all(any(word in map(folded, tag) for tag in line) for line in told.lines())
+    return _is_in_each(told.lines(), word)
+
+
+def _is_in_each(lines: Iterable[list[tuple[str, ...]]], word: str) -> bool:
+    return all(any(word in map(folded, tag) for tag in line) for line in lines)
 
 
 def _begins_all(told: Told, word: str) -> bool:
-    return all(word in map(folded, choices) for choices in _firsts(told))
+    return all(word in map(folded, choices) for choices in told.firsts())
 
 
 def _found(own: Told, word: str, how: str) -> Trigger:
@@ -201,8 +202,10 @@ def _about_the_name(own: Told) -> str:
     lacking = [
         path
         for path, caption in zip(own.paths, own.captions, strict=True)
-        if not all(any(word in map(folded, tag) for tag in line) for line in line_tags(caption, own.rules))
+        if not _is_in_each(line_tags(caption, own.rules), word)
     ]
+    if not lacking:
+        return f'and the folder\'s name, "{word}", does not say who it is'
     if len(lacking) == len(own.paths):
         return f'and none has the folder\'s name, "{word}", as a tag'
     return f'and "{word}" is missing in {len(lacking)} of {len(own.paths)}, such as {os.path.basename(lacking[0])}'
@@ -210,21 +213,14 @@ def _about_the_name(own: Told) -> str:
 
 def _candidates(own: Told, others: Sequence[Told]) -> str:
     """Tags that every caption of the folder has, and none of another folder."""
-    counts: Counter[str] = Counter()
-    spelled: dict[str, str] = {}
+    spelled = {folded(tag[0]): tag[0] for tag in next(own.lines(), [])}
     for line in own.lines():
-        here = {folded(tag[0]): tag[0] for tag in line}
-        counts.update(here.keys())
-        spelled = {**here, **spelled}
-    total = sum(1 for _ in own.lines())
-    shared_tags = {key for key, count in counts.items() if count == total and not _COMMON.fullmatch(key)}
-    for other in others:
-        shared_tags -= _all_tags(other.lines())
-    found = sorted(shared_tags)
+        here = {folded(tag[0]) for tag in line}
+        spelled = {key: tag for key, tag in spelled.items() if key in here}
+    for line in (line for other in others for line in other.lines()):
+        for tag in (tag for choices in line for tag in choices):
+            spelled.pop(folded(tag), None)
+    found = sorted(key for key in spelled if not _COMMON.fullmatch(key))
     shown = ", ".join(f'"{spelled[key]}"' for key in found[:_MOST_SHOWN])
     more = f" and {len(found) - _MOST_SHOWN} more" if len(found) > _MOST_SHOWN else ""
     return f" (it alone has {shown}{more})" if found else ""
-
-
-def _all_tags(lines: Iterable[list[tuple[str, ...]]]) -> set[str]:
-    return {folded(one) for line in lines for tag in line for one in tag}
