@@ -40,10 +40,7 @@ class PanelCaption:
         return None if self.rules.enable_wildcard else _own_tags(self, None)
 
 
-@lru_cache(maxsize=1 << 16)
-def panel_caption(text: str, trigger: str, rules: CaptionRules, spellings: tuple[str, ...] = ()) -> PanelCaption:
-    """A PanelCaption that is parsed once for as long as it is in use."""
-    return PanelCaption(text, trigger, rules, spellings)
+panel_caption = lru_cache(maxsize=1 << 16)(PanelCaption)  # whose text is parsed once for as long as it is in use
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,8 @@ def marker(template: str) -> str | None:
     """The word that marks a composite, `COMPOSITE` in the default template: the fixed text behind the names, or the
     next piece that is fixed, or what stands before the names."""
     pieces = [list(string.Formatter().parse(piece)) for piece in template.split(",")]
-    named = next((place for place, piece in enumerate(pieces) if any(_is_name(field) for _, field, *_ in piece)), 0)
+    has_name = [any(field and not field.endswith("_tags") for _, field, *_ in piece) for piece in pieces]
+    named = has_name.index(True) if True in has_name else 0
     *_, (behind, last_field, *_) = pieces[named]
     fixed = [piece[0][0] for piece in pieces[named + 1 :] if len(piece) == 1 and piece[0][1] is None]
     for text in ("" if last_field else behind, *fixed, pieces[named][0][0]):
@@ -112,10 +110,6 @@ def marker(template: str) -> str | None:
         if words:
             return words[-1]
     return None
-
-
-def _is_name(field: str | None) -> bool:
-    return field is not None and not field.endswith("_tags")
 
 
 def render(template: str, triggers: Sequence[str], tags: Sequence[Sequence[str]], joints: Sequence[str] = ()) -> str:
