@@ -97,19 +97,15 @@ def plan_of(
     dataset: Dataset, options: CompositeOptions, seed: int, skipped: Collection[str] = (), by_separator: bool = False
 ) -> Plan:
     """The plan of a dataset's composites, its headers and captions read from disk, but for the images to be skipped."""
-    characters = characters_of(_with_some_left(read_subset(subset, skipped)) for subset in dataset.subsets)
-    return Plan(characters, dataset.canvas, options, dataset.batch_size, seed, by_separator)
-
-
-def _with_some_left(subset: Subset) -> Subset:
-    """The subset. Raises UserError for one that skip_image_resolution empties: upstream would train without it."""
-    if subset.small and not subset.images:
-        width, height = subset.largest_skipped or (0, 0)
-        raise UserError(
-            f"{subset.folder}: none of its {len(subset.small):,} picture(s) has more than {width}x{height} pixels, and "
-            "skip_image_resolution leaves out the others; lower it, or take this folder out."
-        )
-    return subset
+    subsets = [read_subset(subset, skipped) for subset in dataset.subsets]
+    for subset in subsets:
+        if subset.small and not subset.images:  # upstream would train without it
+            width, height = subset.largest_skipped or (0, 0)
+            raise UserError(
+                f"{subset.folder}: none of its {len(subset.small):,} picture(s) has more than {width}x{height} pixels, and "
+                "skip_image_resolution leaves out the others; lower it, or take this folder out."
+            )
+    return Plan(characters_of(subsets), dataset.canvas, options, dataset.batch_size, seed, by_separator)
 
 
 def _check_buckets(datasets: Sequence[Dataset], trainer: str) -> None:
@@ -209,17 +205,17 @@ def _tables(config: Mapping[str, Any], settings: KohyaSettings, path: Path) -> l
 def check_tables(config: Mapping[str, Any], path: Path) -> None:
     """Raises UserError where a table is something else, or a value of a table is of another type than the code below
     computes with. Upstream checks the rest."""
+
+    def is_list(value: Any) -> bool:
+        return isinstance(value, list) and all(isinstance(table, dict) for table in value)
+
     datasets = config.get("datasets", [])
-    subsets = [dataset.get("subsets", []) for dataset in datasets if isinstance(dataset, dict)] if _is_list(datasets) else []
-    if not _is_list(datasets) or not all(map(_is_list, subsets)) or not isinstance(config.get("general", {}), dict):
+    are_lists = is_list(datasets) and all(is_list(dataset.get("subsets", [])) for dataset in datasets)
+    if not are_lists or not isinstance(config.get("general", {}), dict):
         raise UserError(f"{path}: [general] must be a table, [[datasets]] and [[datasets.subsets]] lists of tables; mend them.")
     for table in every_table(config):
         for key, value in table.items():
             check_kind(key, value, f"{path},")
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
 
 
 def _dataset(dataset: KohyaSettings, subsets: Sequence[Mapping[str, Any]], aspect: str) -> Dataset:
@@ -233,20 +229,8 @@ def _dataset(dataset: KohyaSettings, subsets: Sequence[Mapping[str, Any]], aspec
     # rounded to the multiple as upstream's adjust_min_max_bucket_reso_by_steps does
     bounds = (smallest - smallest % multiple, -(-largest // multiple) * multiple) if bucketed else None
     no_upscale = bucketed and bool(dataset.bucket_no_upscale)
-    size = _fitting_size(parse_resolution(dataset.resolution), multiple, bounds)
-    if bucketed and smallest < multiple and not no_upscale:  # upstream would begin its list of buckets at 0
-        raise UserError(f"min_bucket_reso: {smallest} is below bucket_reso_steps, {multiple}; give {multiple} or more.")
-    read = [(_subset(subset, dataset), bool(subset.get("is_reg"))) for subset in subsets]
-    # upstream ignores a subset with fewer repeats than one
-    characters = tuple(subset for subset, is_reg in read if subset.repeats > 0 and not is_reg)
-    regularization = tuple(subset for subset, is_reg in read if subset.repeats > 0 and is_reg)
-    return Dataset(Canvas(size, multiple, bounds, no_upscale, aspect), dataset.batch_size, characters, regularization)
-
-
-def _fitting_size(size: tuple[int, int], multiple: int, bounds: tuple[int, int] | None) -> tuple[int, int]:
-    """The size. Raises UserError for one that no bucket can have; upstream asserts it."""
-    width, height = size
-    if math.isqrt(width * height) < multiple:
+    width, height = size = parse_resolution(dataset.resolution)
+    if math.isqrt(width * height) < multiple:  # upstream asserts that a bucket can have the size
         raise UserError(
             f"resolution: {width}x{height} is smaller than {multiple}x{multiple}, one bucket step; give a larger one."
         )
@@ -255,7 +239,13 @@ def _fitting_size(size: tuple[int, int], multiple: int, bounds: tuple[int, int] 
             f"resolution: {width}x{height} is beyond min_bucket_reso and max_bucket_reso, {bounds[0]} to {bounds[1]}; "
             "change one of them."
         )
-    return size
+    if bucketed and smallest < multiple and not no_upscale:  # upstream would begin its list of buckets at 0
+        raise UserError(f"min_bucket_reso: {smallest} is below bucket_reso_steps, {multiple}; give {multiple} or more.")
+    read = [(_subset(subset, dataset), bool(subset.get("is_reg"))) for subset in subsets]
+    # upstream ignores a subset with fewer repeats than one
+    characters = tuple(subset for subset, is_reg in read if subset.repeats > 0 and not is_reg)
+    regularization = tuple(subset for subset, is_reg in read if subset.repeats > 0 and is_reg)
+    return Dataset(Canvas(size, multiple, bounds, no_upscale, aspect), dataset.batch_size, characters, regularization)
 
 
 def _subset(table: Mapping[str, Any], dataset: KohyaSettings) -> Subset:
