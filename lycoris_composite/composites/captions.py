@@ -196,7 +196,7 @@ def caption_parts(
     triggers = tuple(names)
     joints = tuple(f"{panel.rules.caption_separator} " if by_separator else ", " for panel in panels)
     kept = sides if budget is None else _fit(template, triggers, sides, joints, budget)
-    cut = tuple(_cut(side, own) for side, own in zip(sides, kept, strict=True))
+    cut = tuple(_cut(side, left) for side, left in zip(sides, kept, strict=True))
     return CaptionParts(triggers, tuple(side.in_order for side in kept), cut, joints)
 
 
@@ -249,14 +249,14 @@ def _fit(template: str, triggers: Sequence[str], sides: Sequence[Tags], joints: 
 
     if fits(0):
         return list(sides)
-    rounds = range(1, sum(_longest(sides, part) for part in _FIRST_TO_GO) + 1)
-    place = bisect_left(rounds, True, key=fits)
-    if place == len(rounds):
+    rounds = range(1, sum(len(side.in_order) for side in sides) + 1)
+    fewest = bisect_left(rounds, True, key=fits)
+    if fewest == len(rounds):
         raise UserError(
             f"{'/'.join(triggers)}: the joined name alone is over {budget.limit} tokens; "
             "shorten the trigger words or raise max_token_length."
         )
-    return _shortened(sides, rounds[place])
+    return _shortened(sides, rounds[fewest])
 
 
 def _shortened(sides: Sequence[Tags], rounds: int) -> list[Tags]:
@@ -264,11 +264,7 @@ def _shortened(sides: Sequence[Tags], rounds: int) -> list[Tags]:
     long."""
     most = {}
     for part in _FIRST_TO_GO:
-        longest = _longest(sides, part)
+        longest = max(len(getattr(side, part)) for side in sides)
         most[part] = max(0, longest - rounds)
         rounds -= longest - most[part]
     return [Tags(**{part: getattr(side, part)[:count] for part, count in most.items()}) for side in sides]
-
-
-def _longest(sides: Sequence[Tags], part: str) -> int:
-    return max(len(getattr(side, part)) for side in sides)

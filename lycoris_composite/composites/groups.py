@@ -55,10 +55,10 @@ def _characters(weights: np.ndarray, composites: int, panels: int, rng: np.rando
     """An epoch's tuples, sorted: (composites, panels)."""
     weights = weights // np.gcd.reduce(weights)
     if weights.max() == 1:
-        found = _round_robin(len(weights), composites, panels, rng)
+        tuples = _round_robin(len(weights), composites, panels, rng)
     else:
-        found = _systematic_sample(weights, composites, panels, rng)
-    return found[np.lexsort(found.T[::-1])].astype(np.int32)
+        tuples = _systematic_sample(weights, composites, panels, rng)
+    return tuples[np.lexsort(tuples.T[::-1])].astype(np.int32)
 
 
 def _round_robin(count: int, composites: int, panels: int, rng: np.random.Generator) -> np.ndarray:
@@ -68,8 +68,8 @@ def _round_robin(count: int, composites: int, panels: int, rng: np.random.Genera
     start, numbers = rng.integers(count * rounds), np.arange(composites, dtype=np.int64)
     rest = (start // count + numbers // count) % rounds
     shifts = np.zeros((composites, 1), np.int64)
-    for place in range(1, panels):
-        rest, shift = np.divmod(rest, count - place)
+    for panel in range(1, panels):
+        rest, shift = np.divmod(rest, count - panel)
         for taken in np.sort(shifts, axis=1).T:  # the shift-th of those that no panel before has
             shift += shift >= taken
         shifts = np.column_stack([shifts, shift])
@@ -91,8 +91,8 @@ def _tuples_at(points: np.ndarray, weights: np.ndarray, panels: int) -> np.ndarr
     lengths = weights * _weight_without(weights, panels - 1)
     ends = np.cumsum(lengths)
     first = np.searchsorted(ends, points, side="right")
-    found = np.empty((len(points), panels), np.int64)
-    found[:, 0] = first
+    tuples = np.empty((len(points), panels), np.int64)
+    tuples[:, 0] = first
     if panels > 1:
         inside = (points - (ends - lengths)[first]) // weights[first]
         starts = np.searchsorted(first, np.arange(len(weights) + 1)).tolist()  # points ascend, so `first` does
@@ -100,16 +100,16 @@ def _tuples_at(points: np.ndarray, weights: np.ndarray, panels: int) -> np.ndarr
             # The others in their order from that character on: where points are further apart than tuples, it is not the
             # same few that all first characters meet.
             others = np.roll(np.arange(len(weights)), -character - 1)[:-1]
-            found[start:stop, 1:] = others[_tuples_at(inside[start:stop], weights[others], panels - 1)]
-    return found
+            tuples[start:stop, 1:] = others[_tuples_at(inside[start:stop], weights[others], panels - 1)]
+    return tuples
 
 
 def _weight_without(weights: np.ndarray, panels: int) -> np.ndarray:
     """For each character the summed weight of all tuples of so many others."""
-    found = np.ones_like(weights)
+    summed = np.ones_like(weights)
     for count in range(1, panels + 1):
-        found = (weights * found).sum() - count * weights * found  # of all tuples, less those that have the character
-    return found
+        summed = (weights * summed).sum() - count * weights * summed  # of all tuples, less those that have the character
+    return summed
 
 
 def _images(characters: np.ndarray, counts: Sequence[int], rng: np.random.Generator) -> np.ndarray:

@@ -119,8 +119,8 @@ class Plan:
         buckets = [[bucket_of(image.size, canvas) for image in c.images] for c in characters]
         known = sorted(set().union(*buckets))
         numbers = {bucket: number for number, bucket in enumerate(known)}
-        self._image_bucket = np.array([numbers[bucket] for own in buckets for bucket in own], np.int32)
-        self._lay_out(known, [set(own) for own in buckets])
+        self._image_bucket = np.array([numbers[bucket] for theirs in buckets for bucket in theirs], np.int32)
+        self._lay_out(known, [set(theirs) for theirs in buckets])
         most = (self.composites + len(self.sizes) * (batch_size - 1)) // batch_size
         self.batches = min(self.composites, most)
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
@@ -192,8 +192,8 @@ class Plan:
         """Each image once for every size that it can take, not mirrored and at no place: what is encoded where latents
         are joined."""
         for number, character in enumerate(self.characters):
-            for place, (image, caption) in enumerate(zip(character.images, character.captions, strict=True)):
-                for size in self.panel_sizes(number, place):
+            for index, (image, caption) in enumerate(zip(character.images, character.captions, strict=True)):
+                for size in self.panel_sizes(number, index):
                     yield Panel(character, image, caption, Box(0, 0, *size), False)
 
     def cycling(self, epochs: int) -> Plan:
@@ -216,7 +216,7 @@ class Plan:
     def _lay_out(self, buckets: Sequence[Size], owned: Sequence[Collection[Size]]) -> None:
         """The panels' places for every tuple of buckets that different characters can bring; `owned` holds each character's.
         A table gives the number of a composite's size by its panels' buckets, and -1 for those that never meet."""
-        owners = [{number for number, own in enumerate(owned) if bucket in own} for bucket in buckets]
+        owners = [{number for number, theirs in enumerate(owned) if bucket in theirs} for bucket in buckets]
         panel_sizes: list[set[Size]] = [set() for _ in buckets]
         self._layouts: dict[tuple[int, ...], tuple[Box, ...]] = {}
         for numbers in product(range(len(buckets)), repeat=self.panels):
@@ -257,6 +257,7 @@ def _batch_starts(per_size: np.ndarray, batch_size: int, batches: int) -> np.nda
     full batches are halved until there are `batches`, which is at least what any epoch needs."""
     lengths = [min(batch_size, count - start) for count in per_size.tolist() for start in range(0, count, batch_size)]
     while len(lengths) < batches:
-        place = max(range(len(lengths)), key=lengths.__getitem__)
-        lengths[place : place + 1] = [lengths[place] // 2, lengths[place] - lengths[place] // 2]
+        longest = max(range(len(lengths)), key=lengths.__getitem__)
+        half = lengths[longest] // 2
+        lengths[longest : longest + 1] = [half, lengths[longest] - half]
     return np.cumsum([0, *lengths])

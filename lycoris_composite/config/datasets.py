@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
@@ -75,7 +75,7 @@ def source_tables(stage: Stage) -> dict[str, Any]:
     path = Path(stage.settings.dataset_config)
     tables = read_toml(path)
     check_tables(tables, path)
-    flags = {own: flag for own, flag in FLAG_NAMES.items() if flag in stage.overrides}
+    flags = {name: flag for name, flag in FLAG_NAMES.items() if flag in stage.overrides}
     for table in every_table(tables):
         for name in (*stage.overrides, *flags):
             table.pop(name, None)
@@ -123,23 +123,24 @@ def _folders(folder: Path, key: str) -> list[dict[str, Any]]:
     """Upstream's `generate_dreambooth_subsets_config_by_subdirs`, but sorted."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; correct {key}.")
-    inner = sorted(path for path in folder.iterdir() if path.is_dir())
+    subfolders = sorted(path for path in folder.iterdir() if path.is_dir())
+    repeats = {path: _repeats(path) for path in subfolders}
     subsets = [
-        {"image_dir": str(path), "num_repeats": _repeats(path), "class_tokens": path.name.partition("_")[2]}
-        for path in inner
-        if _repeats(path)
+        {"image_dir": str(path), "num_repeats": count, "class_tokens": path.name.partition("_")[2]}
+        for path, count in repeats.items()
+        if count
     ]
     if not subsets:
         raise UserError(
-            f"{folder}: no <repeats>_<character> folders in it, such as 10_rin; {_how_to_have_some(folder, inner, key)}."
+            f"{folder}: no <repeats>_<character> folders in it, such as 10_rin; {_how_to_have_some(folder, subfolders, key)}."
         )
     return subsets
 
 
-def _how_to_have_some(folder: Path, inner: Sequence[Path], key: str) -> str:
+def _how_to_have_some(folder: Path, subfolders: Sequence[Path], key: str) -> str:
     """What to do about a folder that is one level too high or too low, or whose folders have other names."""
-    for path in inner:
-        if any(one.is_dir() and _repeats(one) for one in path.iterdir()):
+    for path in subfolders:
+        if any(below.is_dir() and _repeats(below) for below in path.iterdir()):
             return f"{path} has some, so set {key} to that"
     if _repeats(folder) and list_images(folder):
         return f"it holds pictures itself, so set {key} to the folder above it, {folder.parent}"
@@ -150,29 +151,25 @@ def ignored_folders(settings: KohyaSettings) -> list[str]:
     """A line for each folder of images that upstream passes over for its name, and for images that lie in none."""
     keys = () if settings.dataset_config else ("train_data_dir", "reg_data_dir")
     folders = [Path(settings[key]) for key in keys if settings.get(key)]
-    return [line for folder in folders if folder.is_dir() for line in _ignored_in(folder)]
-
-
-def _ignored_in(folder: Path) -> Iterator[str]:
-    inner = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    direct = [path.name for path in inner if is_picture(path.name) and path.is_file()]
-    if direct:
-        yield (
-            f"{folder}: {len(direct):,} picture(s) in it are not trained on: {some(direct)}; "
-            "put them into <repeats>_<character> folders."
-        )
-    for path in inner:
-        pictures = pictures_below(path) if path.is_dir() and not _repeats(path) else []
-        if pictures:
-            yield (
-                f"{path}: its {len(pictures):,} picture(s) are not trained on; name it <repeats>_<character>, such as "
-                f"10_{_without_repeats(path.name)}."
+    lines = []
+    for folder in filter(Path.is_dir, folders):
+        inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        direct = [path.name for path in inside if is_picture(path.name) and path.is_file()]
+        if direct:
+            lines.append(
+                f"{folder}: {len(direct):,} picture(s) in it are not trained on: {some(direct)}; "
+                "put them into <repeats>_<character> folders."
             )
-
-
-def _without_repeats(name: str) -> str:
-    """A folder's name without what was meant for repeats: `0_ana`, `1.5_ana`, `10-ana`."""
-    return re.sub(r"^[-+\d.,x]*[ _-]+", "", name) or "name"
+        for path in inside:
+            pictures = pictures_below(path) if path.is_dir() and not _repeats(path) else []
+            if pictures:
+                # without what was meant for repeats: `0_ana`, `1.5_ana`, `10-ana`
+                name = re.sub(r"^[-+\d.,x]*[ _-]+", "", path.name) or "name"
+                lines.append(
+                    f"{path}: its {len(pictures):,} picture(s) are not trained on; name it <repeats>_<character>, such as "
+                    f"10_{name}."
+                )
+    return lines
 
 
 def _repeats(folder: Path) -> int:
@@ -185,7 +182,7 @@ def _repeats(folder: Path) -> int:
 
 def _tables(config: Mapping[str, Any], settings: KohyaSettings, path: Path) -> list[tuple[KohyaSettings, list]]:
     general = config.get("general", {})
-    found = []
+    datasets = []
     for dataset in config.get("datasets", []):
         if "composite" in dataset or "composite" in general:
             raise UserError(
@@ -196,10 +193,10 @@ def _tables(config: Mapping[str, Any], settings: KohyaSettings, path: Path) -> l
         for subset in subsets:
             if not isinstance(subset.get("image_dir"), str):
                 raise UserError(f"{path}: a [[datasets.subsets]] without image_dir; name its folder.")
-        found.append((_merged(_flags(settings), general, dataset), subsets))
-    if not found:
+        datasets.append((_merged(_flags(settings), general, dataset), subsets))
+    if not datasets:
         raise UserError(f"{path}: no [[datasets]] in it; add one with its [[datasets.subsets]].")
-    return found
+    return datasets
 
 
 def check_tables(config: Mapping[str, Any], path: Path) -> None:

@@ -179,8 +179,8 @@ def check_value(value: Any, wanted: type, where: str, is_list: bool = False) -> 
     """Raises UserError for a value of another type: TOML lets anybody write a number in quotes, and upstream stops at
     that only when it computes with it. A whole number is a number too; a list of numbers may be one number."""
     if is_list and isinstance(value, list):
-        for one in value:
-            check_value(one, wanted, where)
+        for element in value:
+            check_value(element, wanted, where)
         return
     allowed = (int, float) if wanted is float else wanted
     is_right = isinstance(value, allowed) and (wanted is bool or not isinstance(value, bool))

@@ -34,14 +34,12 @@ class Prompt:
 def given_prompts(value: Any) -> list[str]:
     """The prompts in a value that holds prompts, one on each line, and not a file's name; else none."""
     lines = value if isinstance(value, list) else value.splitlines() if isinstance(value, str) else []
-    if not all(isinstance(line, str) for line in lines) or (isinstance(value, str) and _names_a_file(value)):
+    # A file's name ends in an extension and has no space or comma, or such a file exists.
+    if isinstance(value, str) and (value.endswith(_FILES) or os.path.isfile(value) or re.fullmatch(r"[^\s,]+\.\w{1,6}", value)):
+        return []
+    if not all(isinstance(line, str) for line in lines):
         return []
     return [line.strip() for line in lines if line.strip()]
-
-
-def _names_a_file(value: str) -> bool:
-    """Whether the value ends as a file's name does, without a space or a comma in it, or such a file exists."""
-    return value.endswith(_FILES) or os.path.isfile(value) or re.fullmatch(r"[^\s,]+\.\w{1,6}", value) is not None
 
 
 def prompt_file_error(settings: KohyaSettings, where: str) -> UserError | None:

@@ -53,13 +53,13 @@ def single_cost(stage: Stage, datasets: Sequence[Dataset]) -> Cost:
     """The cost of single images, each in its bucket: `datasets` as the stage sees them, their subsets read."""
     samples = batches = encoded = 0
     for dataset in datasets:
-        shown: Counter[Size] = Counter()
+        counts: Counter[Size] = Counter()
         for subset in dataset.subsets:
             for image in subset.images:
-                shown[bucket_of(image.size, dataset.canvas)] += subset.repeats
+                counts[bucket_of(image.size, dataset.canvas)] += subset.repeats
                 encoded += 1 + subset.flip_aug
-        samples += shown.total()
-        batches += sum(-(-count // dataset.batch_size) for count in shown.values())
+        samples += counts.total()
+        batches += sum(-(-count // dataset.batch_size) for count in counts.values())
     return _cost(stage, samples, batches, encoded)
 
 

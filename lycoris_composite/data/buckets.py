@@ -52,7 +52,7 @@ def bucket_of(image_size: Size, canvas: Canvas) -> Size:
     if image_size in sizes:
         return image_size
     aspect = width / height
-    errors = [abs(own - aspect) for own in _aspects(canvas)]
+    errors = [abs(other - aspect) for other in _aspects(canvas)]
     return sizes[errors.index(min(errors))]
 
 

@@ -190,8 +190,8 @@ def characters_of(subsets: Iterable[Subset]) -> list[Character]:
     told = [_told(subset) for subset in subsets]
     characters = []
     for number, subset in enumerate(subsets):
-        found = trigger_of(told[number], [*told[:number], *told[number + 1 :]])
-        characters.append(Character(found.word, subset, tuple(told[number].captions), found))
+        trigger = trigger_of(told[number], [*told[:number], *told[number + 1 :]])
+        characters.append(Character(trigger.word, subset, tuple(told[number].captions), trigger))
     by_trigger: dict[str, Character] = {}
     for character in characters:
         other = by_trigger.setdefault(folded(character.trigger), character)
