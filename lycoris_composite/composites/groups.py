@@ -1,8 +1,4 @@
-"""(seed, epoch, index) to a group: which characters meet in a composite, and in which of their images.
-
-The one door to randomness: every draw that shapes a composite comes from `generator` or from `epoch_groups`.
-No global random state is read or changed, so workers, ranks and resumed runs agree.
-"""
+"""(seed, epoch) to an epoch's groups: which characters meet in each composite, and in which of their images."""
 
 from __future__ import annotations
 
@@ -32,16 +28,15 @@ def epoch_groups(
 ) -> Groups:
     """The groups of one epoch: ordered tuples of `panels` different characters, and an image for each.
 
-    `counts[c]` is how many images character c has, `weights[c]` its upstream `num_repeats`. The weight of a tuple is the
-    product of its characters' weights. Every tuple comes as often as its weight says, to within one; every image of a
-    character equally often, to within one. Where all weights are equal, every character stands at each place equally
-    often, to within one. Raises ValueError for fewer characters than panels.
+    `counts[c]` is how many images character c has, `weights[c]` its upstream `num_repeats`. A tuple's weight is the product
+    of its characters' weights. To within one, a tuple comes as often as its weight says, a character's images come equally
+    often, and with equal weights each character stands at each place equally often. Raises ValueError for fewer characters
+    than panels.
 
     >>> epoch_groups([2, 2, 2], [1, 1, 1], 6, seed=42, epoch=1).characters.tolist()  # each ordered pair once
     [[2, 1], [0, 2], [1, 0], [0, 1], [1, 2], [2, 0]]
 
-    The whole epoch at once, as a few bytes per composite: one vectorised pass is faster than any keyed permutation
-    per index, and its size follows the images, never the pairs of images.
+    The whole epoch is made at once: that takes a few bytes per composite and less time than a keyed permutation per index.
     """
     if len(counts) < panels:
         raise ValueError(f"{len(counts)} character(s): a composite needs {panels}")

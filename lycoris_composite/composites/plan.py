@@ -1,7 +1,4 @@
-"""(epoch, index) to what one composite is: characters, pairing, layout and captions in one chain.
-
-Training and every preview ask this one plan, so no picture can show what training does not do.
-"""
+"""(epoch, index) to a composite: its characters, images, places and caption. Training and every preview ask this one plan."""
 
 from __future__ import annotations
 
@@ -87,11 +84,11 @@ class _Epoch:
 
 
 class Plan:
-    """All composites of a run. Holds what grows with images and characters; an epoch's groups come on demand.
+    """All composites of a run. An epoch's groups are made on demand.
 
-    `composites` is an epoch's count, `batches` its number of batches, the same in every epoch (upstream's loader
-    asks once), each batch of one composite size and at most `batch_size` long. `by_separator` is `caption_parts`'s, `panels`
-    counts a composite's panels.
+    An epoch has `composites` composites in `batches` batches, as many in every epoch: upstream's loader asks once. A batch
+    has one composite size and at most `batch_size` composites. A composite has `panels` panels. `by_separator` is
+    `caption_parts`'s.
     """
 
     def __init__(

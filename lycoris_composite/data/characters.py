@@ -52,8 +52,7 @@ class Subset:
 
 @dataclass(frozen=True)
 class Character:
-    """Who a subset shows. Images and captions are its subset's, in path order; `found` says where the trigger word is
-    from."""
+    """Who a subset shows. Images and captions are in path order. `found` says where the trigger word is from."""
 
     trigger: str
     subset: Subset
@@ -181,11 +180,8 @@ def _read_caption(image: Path, subset: Subset) -> tuple[str | None, bool]:
 
 
 def characters_of(subsets: Iterable[Subset]) -> list[Character]:
-    """A character for each subset, sorted by trigger word, so that the order of a folder listing changes nothing.
-
-    Its trigger word is what its table says, else what its folder is called, else what its captions begin with (room
-    `triggers`). Raises UserError for fewer than two characters, two of one name, or unusable captions.
-    """
+    """A character for each subset, sorted by trigger word, so that the order of a folder listing changes nothing. Raises
+    UserError for fewer than two characters, two with one trigger word, or unusable captions."""
     subsets = list(subsets)
     told = [_told(subset) for subset in subsets]
     characters = []

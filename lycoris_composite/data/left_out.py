@@ -34,8 +34,7 @@ def left_out(subset: Subset, latents: str | None) -> Iterator[str]:
     pictures = [name for name in changed if is_picture(name)]
     read = [name for name in pictures if os.path.splitext(name)[1] in extensions() and name[0] != "."]
     lines = [
-        *_pictures(pictures, below),
-        *_small(subset),
+        *_pictures(subset, pictures, below),
         *_captions(subset, changed, pictures, read),
         *_one_name(read, latents),
         *(_stale(subset, changed, read, latents) if latents else ()),
@@ -49,7 +48,7 @@ def _files(folder: Path) -> dict[str, int]:
         return dict(sorted((entry.name, entry.stat().st_mtime_ns) for entry in entries if entry.is_file()))
 
 
-def _pictures(pictures: Sequence[str], below: Sequence[str]) -> Iterator[str]:
+def _pictures(subset: Subset, pictures: Iterable[str], below: Sequence[str]) -> Iterator[str]:
     hidden = [name for name in pictures if name[0] == "." and not name.startswith("._")]  # those are macOS's own
     others = [name for name in pictures if name[0] != "." and os.path.splitext(name)[1] not in extensions()]
     if others:
@@ -62,9 +61,6 @@ def _pictures(pictures: Sequence[str], below: Sequence[str]) -> Iterator[str]:
         yield f"{len(hidden):,} hidden picture(s) left out: {some(hidden)}; rename them."
     if below:
         yield f"{len(below):,} picture(s) in subfolders left out: {some(below)}; move them into the folder itself."
-
-
-def _small(subset: Subset) -> Iterator[str]:
     if subset.small and subset.largest_skipped:
         width, height = subset.largest_skipped
         yield (
