@@ -40,10 +40,7 @@ class PanelCaption:
         return None if self.rules.enable_wildcard else _own_tags(self, None)
 
 
-@lru_cache(maxsize=1 << 16)
-def panel_caption(text: str, trigger: str, rules: CaptionRules, spellings: tuple[str, ...] = ()) -> PanelCaption:
-    """A PanelCaption that is parsed once for as long as it is in use."""
-    return PanelCaption(text, trigger, rules, spellings)
+panel_caption = lru_cache(maxsize=1 << 16)(PanelCaption)  # whose text is parsed once for as long as it is in use
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,8 @@ def marker(template: str) -> str | None:
     """The word that marks a composite, `COMPOSITE` in the default template: the fixed text behind the names, or the
     next piece that is fixed, or what stands before the names."""
     pieces = [list(string.Formatter().parse(piece)) for piece in template.split(",")]
-    named = next((place for place, piece in enumerate(pieces) if any(_is_name(field) for _, field, *_ in piece)), 0)
+    has_name = [any(field and not field.endswith("_tags") for _, field, *_ in piece) for piece in pieces]
+    named = has_name.index(True) if True in has_name else 0
     *_, (behind, last_field, *_) = pieces[named]
     fixed = [piece[0][0] for piece in pieces[named + 1 :] if len(piece) == 1 and piece[0][1] is None]
     for text in ("" if last_field else behind, *fixed, pieces[named][0][0]):
@@ -112,10 +110,6 @@ def marker(template: str) -> str | None:
         if words:
             return words[-1]
     return None
-
-
-def _is_name(field: str | None) -> bool:
-    return field is not None and not field.endswith("_tags")
 
 
 def render(template: str, triggers: Sequence[str], tags: Sequence[Sequence[str]], joints: Sequence[str] = ()) -> str:
@@ -202,7 +196,7 @@ def caption_parts(
     triggers = tuple(names)
     joints = tuple(f"{panel.rules.caption_separator} " if by_separator else ", " for panel in panels)
     kept = sides if budget is None else _fit(template, triggers, sides, joints, budget)
-    cut = tuple(_cut(side, own) for side, own in zip(sides, kept, strict=True))
+    cut = tuple(_cut(side, left) for side, left in zip(sides, kept, strict=True))
     return CaptionParts(triggers, tuple(side.in_order for side in kept), cut, joints)
 
 
@@ -255,14 +249,14 @@ def _fit(template: str, triggers: Sequence[str], sides: Sequence[Tags], joints: 
 
     if fits(0):
         return list(sides)
-    rounds = range(1, sum(_longest(sides, part) for part in _FIRST_TO_GO) + 1)
-    place = bisect_left(rounds, True, key=fits)
-    if place == len(rounds):
+    rounds = range(1, sum(len(side.in_order) for side in sides) + 1)
+    fewest = bisect_left(rounds, True, key=fits)
+    if fewest == len(rounds):
         raise UserError(
             f"{'/'.join(triggers)}: the joined name alone is over {budget.limit} tokens; "
             "shorten the trigger words or raise max_token_length."
         )
-    return _shortened(sides, rounds[place])
+    return _shortened(sides, rounds[fewest])
 
 
 def _shortened(sides: Sequence[Tags], rounds: int) -> list[Tags]:
@@ -270,11 +264,7 @@ def _shortened(sides: Sequence[Tags], rounds: int) -> list[Tags]:
     long."""
     most = {}
     for part in _FIRST_TO_GO:
-        longest = _longest(sides, part)
+        longest = max(len(getattr(side, part)) for side in sides)
         most[part] = max(0, longest - rounds)
         rounds -= longest - most[part]
     return [Tags(**{part: getattr(side, part)[:count] for part, count in most.items()}) for side in sides]
-
-
-def _longest(sides: Sequence[Tags], part: str) -> int:
-    return max(len(getattr(side, part)) for side in sides)

@@ -1,8 +1,4 @@
-"""(seed, epoch, index) to a group: which characters meet in a composite, and in which of their images.
-
-The one door to randomness: every draw that shapes a composite comes from `generator` or from `epoch_groups`.
-No global random state is read or changed, so workers, ranks and resumed runs agree.
-"""
+"""(seed, epoch) to an epoch's groups: which characters meet in each composite, and in which of their images."""
 
 from __future__ import annotations
 
@@ -32,16 +28,15 @@ def epoch_groups(
 ) -> Groups:
     """The groups of one epoch: ordered tuples of `panels` different characters, and an image for each.
 
-    `counts[c]` is how many images character c has, `weights[c]` its upstream `num_repeats`. The weight of a tuple is the
-    product of its characters' weights. Every tuple comes as often as its weight says, to within one; every image of a
-    character equally often, to within one. Where all weights are equal, every character stands at each place equally
-    often, to within one. Raises ValueError for fewer characters than panels.
+    `counts[c]` is how many images character c has, `weights[c]` its upstream `num_repeats`. A tuple's weight is the product
+    of its characters' weights. To within one, a tuple comes as often as its weight says, a character's images come equally
+    often, and with equal weights each character stands at each place equally often. Raises ValueError for fewer characters
+    than panels.
 
     >>> epoch_groups([2, 2, 2], [1, 1, 1], 6, seed=42, epoch=1).characters.tolist()  # each ordered pair once
     [[2, 1], [0, 2], [1, 0], [0, 1], [1, 2], [2, 0]]
 
-    The whole epoch at once, as a few bytes per composite: one vectorised pass is faster than any keyed permutation
-    per index, and its size follows the images, never the pairs of images.
+    The whole epoch is made at once: that takes a few bytes per composite and less time than a keyed permutation per index.
     """
     if len(counts) < panels:
         raise ValueError(f"{len(counts)} character(s): a composite needs {panels}")
@@ -55,10 +50,10 @@ def _characters(weights: np.ndarray, composites: int, panels: int, rng: np.rando
     """An epoch's tuples, sorted: (composites, panels)."""
     weights = weights // np.gcd.reduce(weights)
     if weights.max() == 1:
-        found = _round_robin(len(weights), composites, panels, rng)
+        tuples = _round_robin(len(weights), composites, panels, rng)
     else:
-        found = _systematic_sample(weights, composites, panels, rng)
-    return found[np.lexsort(found.T[::-1])].astype(np.int32)
+        tuples = _systematic_sample(weights, composites, panels, rng)
+    return tuples[np.lexsort(tuples.T[::-1])].astype(np.int32)
 
 
 def _round_robin(count: int, composites: int, panels: int, rng: np.random.Generator) -> np.ndarray:
@@ -68,8 +63,8 @@ def _round_robin(count: int, composites: int, panels: int, rng: np.random.Genera
     start, numbers = rng.integers(count * rounds), np.arange(composites, dtype=np.int64)
     rest = (start // count + numbers // count) % rounds
     shifts = np.zeros((composites, 1), np.int64)
-    for place in range(1, panels):
-        rest, shift = np.divmod(rest, count - place)
+    for panel in range(1, panels):
+        rest, shift = np.divmod(rest, count - panel)
         for taken in np.sort(shifts, axis=1).T:  # the shift-th of those that no panel before has
             shift += shift >= taken
         shifts = np.column_stack([shifts, shift])
@@ -91,8 +86,8 @@ def _tuples_at(points: np.ndarray, weights: np.ndarray, panels: int) -> np.ndarr
     lengths = weights * _weight_without(weights, panels - 1)
     ends = np.cumsum(lengths)
     first = np.searchsorted(ends, points, side="right")
-    found = np.empty((len(points), panels), np.int64)
-    found[:, 0] = first
+    tuples = np.empty((len(points), panels), np.int64)
+    tuples[:, 0] = first
     if panels > 1:
         inside = (points - (ends - lengths)[first]) // weights[first]
         starts = np.searchsorted(first, np.arange(len(weights) + 1)).tolist()  # points ascend, so `first` does
@@ -100,16 +95,16 @@ def _tuples_at(points: np.ndarray, weights: np.ndarray, panels: int) -> np.ndarr
             # The others in their order from that character on: where points are further apart than tuples, it is not the
             # same few that all first characters meet.
             others = np.roll(np.arange(len(weights)), -character - 1)[:-1]
-            found[start:stop, 1:] = others[_tuples_at(inside[start:stop], weights[others], panels - 1)]
-    return found
+            tuples[start:stop, 1:] = others[_tuples_at(inside[start:stop], weights[others], panels - 1)]
+    return tuples
 
 
 def _weight_without(weights: np.ndarray, panels: int) -> np.ndarray:
     """For each character the summed weight of all tuples of so many others."""
-    found = np.ones_like(weights)
+    summed = np.ones_like(weights)
     for count in range(1, panels + 1):
-        found = (weights * found).sum() - count * weights * found  # of all tuples, less those that have the character
-    return found
+        summed = (weights * summed).sum() - count * weights * summed  # of all tuples, less those that have the character
+    return summed
 
 
 def _images(characters: np.ndarray, counts: Sequence[int], rng: np.random.Generator) -> np.ndarray:

@@ -23,10 +23,16 @@ def join_panels(panels: Sequence[Any], boxes: Sequence[Box], axes: tuple[int, in
     first = panels[0]
     rows, columns = (axis % first.ndim for axis in axes)
     cell = boxes[0].width // first.shape[columns]
-    width, height = composite_size(boxes)
-    joined = _zeros(first, _with_size(first.shape, rows, height // cell, columns, width // cell))
+
+    def shape(width: int, height: int) -> tuple[int, ...]:
+        found = list(first.shape)
+        found[rows], found[columns] = height // cell, width // cell
+        return tuple(found)
+
+    whole = shape(*composite_size(boxes))
+    joined = np.zeros(whole, first.dtype) if isinstance(first, np.ndarray) else first.new_zeros(whole)
     for number, (panel, box) in enumerate(zip(panels, boxes, strict=True)):
-        expected = _with_size(first.shape, rows, box.height // cell, columns, box.width // cell)
+        expected = shape(*box.size)
         if tuple(panel.shape) != expected or panel.dtype != first.dtype:
             raise ValueError(
                 f"panel {number} is {tuple(panel.shape)} {panel.dtype}, but {expected} {first.dtype} has its place"
@@ -36,13 +42,3 @@ def join_panels(panels: Sequence[Any], boxes: Sequence[Box], axes: tuple[int, in
         place[columns] = slice(box.left // cell, box.left // cell + expected[columns])
         joined[tuple(place)] = panel
     return joined
-
-
-def _zeros(like: Any, shape: Sequence[int]) -> Any:
-    return np.zeros(shape, like.dtype) if isinstance(like, np.ndarray) else like.new_zeros(shape)
-
-
-def _with_size(shape: Sequence[int], rows: int, height: int, columns: int, width: int) -> tuple[int, ...]:
-    found = list(shape)
-    found[rows], found[columns] = height, width
-    return tuple(found)

@@ -29,10 +29,14 @@ def panel_boxes(buckets: Sequence[Size], canvas: Canvas) -> tuple[Box, ...]:
     >>> panel_boxes([(512, 768), (768, 512)], Canvas((768, 768)))
     (Box(left=0, top=0, width=320, height=512), Box(left=320, top=0, width=768, height=512))
     """
-    return LAYOUTS[canvas.aspect](buckets, canvas)
+    boxes = LAYOUTS[canvas.aspect](buckets, canvas)
+    if boxes is None:
+        width, height = canvas.size
+        raise ValueError(f"{width}x{height} is too small for {len(buckets)} panels in multiples of {canvas.multiple}")
+    return boxes
 
 
-def _natural_row(buckets: Sequence[Size], canvas: Canvas) -> tuple[Box, ...]:
+def _natural_row(buckets: Sequence[Size], canvas: Canvas) -> tuple[Box, ...] | None:
     """Side by side, one height for all, widths by the buckets' aspect ratios. The tallest height that fits is taken."""
     step = canvas.multiple
     aspects = [width / height for width, height in buckets]
@@ -43,30 +47,26 @@ def _natural_row(buckets: Sequence[Size], canvas: Canvas) -> tuple[Box, ...]:
         widths = [max(step, round(aspect * height / step) * step) for aspect in aspects]
         if height * sum(widths) <= canvas.area:
             return _row(widths, height)
-    raise _too_small(len(buckets), canvas)
+    return None
 
 
-def _equal_row(buckets: Sequence[Size], canvas: Canvas) -> tuple[Box, ...]:
+def _equal_row(buckets: Sequence[Size], canvas: Canvas) -> tuple[Box, ...] | None:
     """Side by side, the canvas split into equal panels, whatever the buckets are."""
     panels, step = len(buckets), canvas.multiple
     width, height = canvas.size[0] // panels // step * step, canvas.size[1] // step * step
-    if not width or not height:
-        raise _too_small(panels, canvas)
-    return _row([width] * panels, height)
+    return _row([width] * panels, height) if width and height else None
 
 
-# What `aspect` names, in one signature: buckets and canvas to places.
-LAYOUTS: Mapping[str, Callable[[Sequence[Size], Canvas], tuple[Box, ...]]] = {"natural": _natural_row, "equal": _equal_row}
+# What `aspect` names, in one signature: buckets and canvas to places, or None where not even one multiple per panel fits.
+LAYOUTS: Mapping[str, Callable[[Sequence[Size], Canvas], tuple[Box, ...] | None]] = {
+    "natural": _natural_row,
+    "equal": _equal_row,
+}
 
 
 def _row(widths: Sequence[int], height: int) -> tuple[Box, ...]:
     lefts = accumulate(widths, initial=0)
     return tuple(Box(left, 0, width, height) for left, width in zip(lefts, widths, strict=False))
-
-
-def _too_small(panels: int, canvas: Canvas) -> ValueError:
-    width, height = canvas.size
-    return ValueError(f"{width}x{height} is too small for {panels} panels in multiples of {canvas.multiple}")
 
 
 def composite_size(boxes: Sequence[Box]) -> Size:

@@ -1,12 +1,9 @@
-"""(epoch, index) to what one composite is: characters, pairing, layout and captions in one chain.
-
-Training and every preview ask this one plan, so no picture can show what training does not do.
-"""
+"""(epoch, index) to a composite: its characters, images, places and caption. Training and every preview ask this one plan."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations, product
@@ -87,11 +84,11 @@ class _Epoch:
 
 
 class Plan:
-    """All composites of a run. Holds what grows with images and characters; an epoch's groups come on demand.
+    """All composites of a run. An epoch's groups are made on demand.
 
-    `composites` is an epoch's count, `batches` its number of batches, the same in every epoch (upstream's loader
-    asks once), each batch of one composite size and at most `batch_size` long. `by_separator` is `caption_parts`'s, `panels`
-    counts a composite's panels.
+    An epoch has `composites` composites in `batches` batches, as many in every epoch: upstream's loader asks once. A batch
+    has one composite size and at most `batch_size` composites. A composite has `panels` panels. `by_separator` is
+    `caption_parts`'s.
     """
 
     def __init__(
@@ -112,17 +109,15 @@ class Plan:
         self.by_separator = by_separator
         self.panels = panels
         self._cycle_epochs: int | None = None
-        self.composites = max(1, round(options.composites_per_image * sum(_weight(c) * len(c.images) for c in characters)))
+        shown = sum(c.subset.repeats * len(c.images) for c in characters)
+        self.composites = max(1, round(options.composites_per_image * shown))
         # One flat list of images, each character's at its offset: groups stay plain integer arrays.
         self._offsets = np.cumsum([0, *(len(c.images) for c in characters)])
-        buckets = [bucket_of(image.size, canvas) for c in characters for image in c.images]
-        self._buckets = sorted(set(buckets))
-        numbers = {bucket: number for number, bucket in enumerate(self._buckets)}
-        self._image_bucket = np.array([numbers[bucket] for bucket in buckets], np.int32)
-        self._layouts = self._reachable_layouts()
-        self._bucket_panel_sizes = _sizes_by_bucket(self._layouts, len(self._buckets))
-        self.sizes = tuple(sorted({composite_size(boxes) for boxes in self._layouts.values()}))
-        self._size_table = self._make_size_table()
+        buckets = [[bucket_of(image.size, canvas) for image in c.images] for c in characters]
+        known = sorted(set().union(*buckets))
+        numbers = {bucket: number for number, bucket in enumerate(known)}
+        self._image_bucket = np.array([numbers[bucket] for theirs in buckets for bucket in theirs], np.int32)
+        self._lay_out(known, [set(theirs) for theirs in buckets])
         most = (self.composites + len(self.sizes) * (batch_size - 1)) // batch_size
         self.batches = min(self.composites, most)
         self._epoch = lru_cache(maxsize=2)(self._make_epoch)
@@ -161,8 +156,10 @@ class Plan:
         self, composite: Composite, epoch: int, progress: Progress = NO_PROGRESS, budget: Budget | None = None
     ) -> CaptionParts | None:
         """What the caption is made of; None where it is dropped."""
-        who = [(panel.caption, panel.character) for panel in composite.panels]
-        panels = [panel_caption(text, c.trigger, c.subset.rules, c.spellings) for text, c in who]
+        panels = [
+            panel_caption(panel.caption, panel.character.trigger, panel.character.subset.rules, panel.character.spellings)
+            for panel in composite.panels
+        ]
         rng = generator(self.seed, epoch, composite.index, "caption")
         return caption_parts(self.options.caption, panels, rng, epoch, progress, budget, self.by_separator)
 
@@ -186,15 +183,14 @@ class Plan:
 
     def panel_sizes(self, character: int, image: int) -> list[Size]:
         """Every size that an image can take in a composite, sorted."""
-        bucket = int(self._image_bucket[self._offsets[character] + image])
-        return self._bucket_panel_sizes[bucket]
+        return self._panel_sizes[self._image_bucket[self._offsets[character] + image]]
 
     def panels_apart(self) -> Iterator[Panel]:
         """Each image once for every size that it can take, not mirrored and at no place: what is encoded where latents
         are joined."""
         for number, character in enumerate(self.characters):
-            for place, (image, caption) in enumerate(zip(character.images, character.captions, strict=True)):
-                for size in self.panel_sizes(number, place):
+            for index, (image, caption) in enumerate(zip(character.images, character.captions, strict=True)):
+                for size in self.panel_sizes(number, index):
                     yield Panel(character, image, caption, Box(0, 0, *size), False)
 
     def cycling(self, epochs: int) -> Plan:
@@ -214,34 +210,31 @@ class Plan:
         rng = generator(self.seed, epoch, index, "flip")
         return [rng.random() < 0.5 and can for can in flippable]
 
-    def _reachable_layouts(self) -> dict[tuple[int, ...], tuple[Box, ...]]:
-        """The panels' places for every tuple of buckets that different characters can bring."""
-        owners: list[set[int]] = [set() for _ in self._buckets]
-        for number in range(len(self.characters)):
-            for bucket in set(self._image_bucket[self._offsets[number] : self._offsets[number + 1]].tolist()):
-                owners[bucket].add(number)
-        found = {}
-        for numbers in product(range(len(owners)), repeat=self.panels):
-            if _can_differ([owners[number] for number in numbers]):
-                try:
-                    found[numbers] = panel_boxes([self._buckets[number] for number in numbers], self.canvas)
-                except ValueError as error:
-                    raise UserError(
-                        f"resolution {error}; raise it in [composite.stage2], or lower bucket_reso_steps."
-                    ) from error
-        return found
-
-    def _make_size_table(self) -> np.ndarray:
-        """The number of a composite's size by its panels' buckets; -1 for those that never meet."""
-        numbers = {size: number for number, size in enumerate(self.sizes)}
-        table = np.full((len(self._buckets),) * self.panels, -1, np.int32)
-        for buckets, boxes in self._layouts.items():
-            table[buckets] = numbers[composite_size(boxes)]
-        return table
+    def _lay_out(self, buckets: Sequence[Size], owned: Sequence[Collection[Size]]) -> None:
+        """The panels' places for every tuple of buckets that different characters can bring; `owned` holds each character's.
+        A table gives the number of a composite's size by its panels' buckets, and -1 for those that never meet."""
+        owners = [{number for number, theirs in enumerate(owned) if bucket in theirs} for bucket in buckets]
+        panel_sizes: list[set[Size]] = [set() for _ in buckets]
+        self._layouts: dict[tuple[int, ...], tuple[Box, ...]] = {}
+        for numbers in product(range(len(buckets)), repeat=self.panels):
+            if not _can_differ([owners[number] for number in numbers]):
+                continue
+            try:
+                boxes = panel_boxes([buckets[number] for number in numbers], self.canvas)
+            except ValueError as error:
+                raise UserError(f"resolution {error}; raise it in [composite.stage2], or lower bucket_reso_steps.") from error
+            self._layouts[numbers] = boxes
+            for number, box in zip(numbers, boxes, strict=True):
+                panel_sizes[number].add(box.size)
+        self._panel_sizes = [sorted(sizes) for sizes in panel_sizes]
+        self.sizes = tuple(sorted(set(map(composite_size, self._layouts.values()))))
+        self._size_table = np.full((len(buckets),) * self.panels, -1, np.int32)
+        for numbers, boxes in self._layouts.items():
+            self._size_table[numbers] = self.sizes.index(composite_size(boxes))
 
     def _make_epoch(self, epoch: int) -> _Epoch:
         counts = [len(c.images) for c in self.characters]
-        weights = [_weight(c) for c in self.characters]
+        weights = [c.subset.repeats for c in self.characters]
         groups = epoch_groups(counts, weights, self.composites, self.seed, epoch, self.panels)
         buckets = self._image_bucket[self._offsets[groups.characters] + groups.images]
         sizes = self._size_table[tuple(buckets.T)]
@@ -256,29 +249,12 @@ def _can_differ(owners: Sequence[set[int]]) -> bool:
     return all(len(set().union(*some)) >= count for count in counts for some in combinations(owners, count))
 
 
-def _sizes_by_bucket(layouts: Mapping[tuple[int, ...], tuple[Box, ...]], buckets: int) -> list[list[Size]]:
-    """For each bucket the sizes that a panel of it can have, sorted."""
-    found: list[set[Size]] = [set() for _ in range(buckets)]
-    for numbers, boxes in layouts.items():
-        for number, box in zip(numbers, boxes, strict=True):
-            found[number].add(box.size)
-    return [sorted(sizes) for sizes in found]
-
-
-def _weight(character: Character) -> int:
-    return character.subset.repeats
-
-
 def _batch_starts(per_size: np.ndarray, batch_size: int, batches: int) -> np.ndarray:
     """Where each batch starts, and the end: sizes never mix. Epochs differ in how many composites each size has, so
     full batches are halved until there are `batches`, which is at least what any epoch needs."""
-    lengths = [length for count in per_size.tolist() for length in _lengths(count, batch_size)]
+    lengths = [min(batch_size, count - start) for count in per_size.tolist() for start in range(0, count, batch_size)]
     while len(lengths) < batches:
-        place = max(range(len(lengths)), key=lengths.__getitem__)
-        lengths[place : place + 1] = [lengths[place] // 2, lengths[place] - lengths[place] // 2]
+        longest = max(range(len(lengths)), key=lengths.__getitem__)
+        half = lengths[longest] // 2
+        lengths[longest : longest + 1] = [half, lengths[longest] - half]
     return np.cumsum([0, *lengths])
-
-
-def _lengths(count: int, batch_size: int) -> list[int]:
-    full, rest = divmod(count, batch_size)
-    return [batch_size] * full + ([rest] if rest else [])

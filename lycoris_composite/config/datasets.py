@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import chain
 from pathlib import Path
@@ -55,7 +55,7 @@ def datasets_of(stage: Stage) -> list[Dataset]:
     aspect = stage.composite.aspect if stage.composite else "natural"
     if settings.dataset_config:
         path = Path(settings.dataset_config)
-        datasets = [_dataset(levels, subsets, aspect) for levels, subsets in _tables(source_tables(stage), settings, path)]
+        datasets = [_dataset(*tables, aspect) for tables in _tables(source_tables(stage), settings, path)]
     elif settings.in_json:
         raise UserError(f'in_json = "{settings.in_json}": characters need caption files; use train_data_dir instead.')
     elif not settings.train_data_dir:
@@ -64,7 +64,7 @@ def datasets_of(stage: Stage) -> list[Dataset]:
         subsets = _folders(Path(settings.train_data_dir), "train_data_dir")
         if settings.reg_data_dir:
             subsets += [{**subset, "is_reg": True} for subset in _folders(Path(settings.reg_data_dir), "reg_data_dir")]
-        datasets = [_dataset([settings], subsets, aspect)]
+        datasets = [_dataset(_flags(settings), subsets, aspect)]
     _check_buckets(datasets, stage.trainer)
     return datasets
 
@@ -75,7 +75,7 @@ def source_tables(stage: Stage) -> dict[str, Any]:
     path = Path(stage.settings.dataset_config)
     tables = read_toml(path)
     check_tables(tables, path)
-    flags = {own: flag for own, flag in FLAG_NAMES.items() if flag in stage.overrides}
+    flags = {name: flag for name, flag in FLAG_NAMES.items() if flag in stage.overrides}
     for table in every_table(tables):
         for name in (*stage.overrides, *flags):
             table.pop(name, None)
@@ -97,19 +97,15 @@ def plan_of(
     dataset: Dataset, options: CompositeOptions, seed: int, skipped: Collection[str] = (), by_separator: bool = False
 ) -> Plan:
     """The plan of a dataset's composites, its headers and captions read from disk, but for the images to be skipped."""
-    characters = characters_of(_with_some_left(read_subset(subset, skipped)) for subset in dataset.subsets)
-    return Plan(characters, dataset.canvas, options, dataset.batch_size, seed, by_separator)
-
-
-def _with_some_left(subset: Subset) -> Subset:
-    """The subset. Raises UserError for one that skip_image_resolution empties: upstream would train without it."""
-    if subset.small and not subset.images:
-        width, height = subset.largest_skipped or (0, 0)
-        raise UserError(
-            f"{subset.folder}: none of its {len(subset.small):,} picture(s) has more than {width}x{height} pixels, and "
-            "skip_image_resolution leaves out the others; lower it, or take this folder out."
-        )
-    return subset
+    subsets = [read_subset(subset, skipped) for subset in dataset.subsets]
+    for subset in subsets:
+        if subset.small and not subset.images:  # upstream would train without it
+            width, height = subset.largest_skipped or (0, 0)
+            raise UserError(
+                f"{subset.folder}: none of its {len(subset.small):,} picture(s) has more than {width}x{height} pixels, and "
+                "skip_image_resolution leaves out the others; lower it, or take this folder out."
+            )
+    return Plan(characters_of(subsets), dataset.canvas, options, dataset.batch_size, seed, by_separator)
 
 
 def _check_buckets(datasets: Sequence[Dataset], trainer: str) -> None:
@@ -127,23 +123,24 @@ def _folders(folder: Path, key: str) -> list[dict[str, Any]]:
     """Upstream's `generate_dreambooth_subsets_config_by_subdirs`, but sorted."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; correct {key}.")
-    inner = sorted(path for path in folder.iterdir() if path.is_dir())
+    subfolders = sorted(path for path in folder.iterdir() if path.is_dir())
+    repeats = {path: _repeats(path) for path in subfolders}
     subsets = [
-        {"image_dir": str(path), "num_repeats": _repeats(path), "class_tokens": path.name.partition("_")[2]}
-        for path in inner
-        if _repeats(path)
+        {"image_dir": str(path), "num_repeats": count, "class_tokens": path.name.partition("_")[2]}
+        for path, count in repeats.items()
+        if count
     ]
     if not subsets:
         raise UserError(
-            f"{folder}: no <repeats>_<character> folders in it, such as 10_rin; {_how_to_have_some(folder, inner, key)}."
+            f"{folder}: no <repeats>_<character> folders in it, such as 10_rin; {_how_to_have_some(folder, subfolders, key)}."
         )
     return subsets
 
 
-def _how_to_have_some(folder: Path, inner: Sequence[Path], key: str) -> str:
+def _how_to_have_some(folder: Path, subfolders: Sequence[Path], key: str) -> str:
     """What to do about a folder that is one level too high or too low, or whose folders have other names."""
-    for path in inner:
-        if any(one.is_dir() and _repeats(one) for one in path.iterdir()):
+    for path in subfolders:
+        if any(below.is_dir() and _repeats(below) for below in path.iterdir()):
             return f"{path} has some, so set {key} to that"
     if _repeats(folder) and list_images(folder):
         return f"it holds pictures itself, so set {key} to the folder above it, {folder.parent}"
@@ -154,29 +151,25 @@ def ignored_folders(settings: KohyaSettings) -> list[str]:
     """A line for each folder of images that upstream passes over for its name, and for images that lie in none."""
     keys = () if settings.dataset_config else ("train_data_dir", "reg_data_dir")
     folders = [Path(settings[key]) for key in keys if settings.get(key)]
-    return [line for folder in folders if folder.is_dir() for line in _ignored_in(folder)]
-
-
-def _ignored_in(folder: Path) -> Iterator[str]:
-    inner = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    direct = [path.name for path in inner if is_picture(path.name) and path.is_file()]
-    if direct:
-        yield (
-            f"{folder}: {len(direct):,} picture(s) in it are not trained on: {some(direct)}; "
-            "put them into <repeats>_<character> folders."
-        )
-    for path in inner:
-        pictures = pictures_below(path) if path.is_dir() and not _repeats(path) else []
-        if pictures:
-            yield (
-                f"{path}: its {len(pictures):,} picture(s) are not trained on; name it <repeats>_<character>, such as "
-                f"10_{_without_repeats(path.name)}."
+    lines = []
+    for folder in filter(Path.is_dir, folders):
+        inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+        direct = [path.name for path in inside if is_picture(path.name) and path.is_file()]
+        if direct:
+            lines.append(
+                f"{folder}: {len(direct):,} picture(s) in it are not trained on: {some(direct)}; "
+                "put them into <repeats>_<character> folders."
             )
-
-
-def _without_repeats(name: str) -> str:
-    """A folder's name without what was meant for repeats: `0_ana`, `1.5_ana`, `10-ana`."""
-    return re.sub(r"^[-+\d.,x]*[ _-]+", "", name) or "name"
+        for path in inside:
+            pictures = pictures_below(path) if path.is_dir() and not _repeats(path) else []
+            if pictures:
+                # without what was meant for repeats: `0_ana`, `1.5_ana`, `10-ana`
+                name = re.sub(r"^[-+\d.,x]*[ _-]+", "", path.name) or "name"
+                lines.append(
+                    f"{path}: its {len(pictures):,} picture(s) are not trained on; name it <repeats>_<character>, such as "
+                    f"10_{name}."
+                )
+    return lines
 
 
 def _repeats(folder: Path) -> int:
@@ -187,9 +180,9 @@ def _repeats(folder: Path) -> int:
         return 0
 
 
-def _tables(config: Mapping[str, Any], settings: KohyaSettings, path: Path) -> list[tuple[list, list]]:
+def _tables(config: Mapping[str, Any], settings: KohyaSettings, path: Path) -> list[tuple[KohyaSettings, list]]:
     general = config.get("general", {})
-    found = []
+    datasets = []
     for dataset in config.get("datasets", []):
         if "composite" in dataset or "composite" in general:
             raise UserError(
@@ -200,65 +193,41 @@ def _tables(config: Mapping[str, Any], settings: KohyaSettings, path: Path) -> l
         for subset in subsets:
             if not isinstance(subset.get("image_dir"), str):
                 raise UserError(f"{path}: a [[datasets.subsets]] without image_dir; name its folder.")
-        found.append(([dataset, general, settings], subsets))
-    if not found:
+        datasets.append((_merged(_flags(settings), general, dataset), subsets))
+    if not datasets:
         raise UserError(f"{path}: no [[datasets]] in it; add one with its [[datasets.subsets]].")
-    return found
+    return datasets
 
 
 def check_tables(config: Mapping[str, Any], path: Path) -> None:
     """Raises UserError where a table is something else, or a value of a table is of another type than the code below
     computes with. Upstream checks the rest."""
+
+    def is_list(value: Any) -> bool:
+        return isinstance(value, list) and all(isinstance(table, dict) for table in value)
+
     datasets = config.get("datasets", [])
-    subsets = [dataset.get("subsets", []) for dataset in datasets if isinstance(dataset, dict)] if _is_list(datasets) else []
-    if not _is_list(datasets) or not all(map(_is_list, subsets)) or not isinstance(config.get("general", {}), dict):
+    are_lists = is_list(datasets) and all(is_list(dataset.get("subsets", [])) for dataset in datasets)
+    if not are_lists or not isinstance(config.get("general", {}), dict):
         raise UserError(f"{path}: [general] must be a table, [[datasets]] and [[datasets.subsets]] lists of tables; mend them.")
     for table in every_table(config):
         for key, value in table.items():
             check_kind(key, value, f"{path},")
 
 
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, dict) for one in value)
-
-
-def _dataset(levels: Sequence[Mapping[str, Any]], subsets: Sequence[Mapping[str, Any]], aspect: str) -> Dataset:
-    def option(name: str, default: Any = None) -> Any:
-        return _fall_back(name, levels, default)
-
-    def positive(name: str, default: int) -> int:
-        value = option(name, default)
-        if not 1 <= value <= LONGEST_SIDE:
-            raise UserError(f"{name}: {value} is out of range; give 1 to {LONGEST_SIDE}.")
-        return value
-
-    bucketed = bool(option("enable_bucket", False))
-    multiple = positive("bucket_reso_steps", 64) if bucketed else 64
-    smallest, largest = positive("min_bucket_reso", 256), positive("max_bucket_reso", 1024)
+def _dataset(dataset: KohyaSettings, subsets: Sequence[Mapping[str, Any]], aspect: str) -> Dataset:
+    for key in ("bucket_reso_steps", "min_bucket_reso", "max_bucket_reso", "batch_size"):
+        value = getattr(dataset, key)
+        if (dataset.enable_bucket or key != "bucket_reso_steps") and not 1 <= value <= LONGEST_SIDE:
+            raise UserError(f"{key}: {value} is out of range; give 1 to {LONGEST_SIDE}.")
+    bucketed = bool(dataset.enable_bucket)
+    multiple = dataset.bucket_reso_steps if bucketed else 64
+    smallest, largest = dataset.min_bucket_reso, dataset.max_bucket_reso
     # rounded to the multiple as upstream's adjust_min_max_bucket_reso_by_steps does
     bounds = (smallest - smallest % multiple, -(-largest // multiple) * multiple) if bucketed else None
-    no_upscale = bucketed and bool(option("bucket_no_upscale", False))
-    canvas = Canvas(
-        size=_fitting_size(parse_resolution(option("resolution")), multiple, bounds),
-        multiple=multiple,
-        bucket_range=bounds,
-        no_upscale=no_upscale,
-        aspect=aspect,
-    )
-    if bucketed and smallest < multiple and not no_upscale:  # upstream would begin its list of buckets at 0
-        raise UserError(f"min_bucket_reso: {smallest} is below bucket_reso_steps, {multiple}; give {multiple} or more.")
-    batch_size = positive("batch_size", 1)
-    # upstream ignores a subset with fewer repeats than one
-    read = [(_subset([subset, *levels]), bool(subset.get("is_reg"))) for subset in subsets]
-    characters = tuple(subset for subset, is_reg in read if subset.repeats > 0 and not is_reg)
-    regularization = tuple(subset for subset, is_reg in read if subset.repeats > 0 and is_reg)
-    return Dataset(canvas, batch_size, characters, regularization)
-
-
-def _fitting_size(size: tuple[int, int], multiple: int, bounds: tuple[int, int] | None) -> tuple[int, int]:
-    """The size. Raises UserError for one that no bucket can have; upstream asserts it."""
-    width, height = size
-    if math.isqrt(width * height) < multiple:
+    no_upscale = bucketed and bool(dataset.bucket_no_upscale)
+    width, height = size = parse_resolution(dataset.resolution)
+    if math.isqrt(width * height) < multiple:  # upstream asserts that a bucket can have the size
         raise UserError(
             f"resolution: {width}x{height} is smaller than {multiple}x{multiple}, one bucket step; give a larger one."
         )
@@ -267,34 +236,40 @@ def _fitting_size(size: tuple[int, int], multiple: int, bounds: tuple[int, int] 
             f"resolution: {width}x{height} is beyond min_bucket_reso and max_bucket_reso, {bounds[0]} to {bounds[1]}; "
             "change one of them."
         )
-    return size
+    if bucketed and smallest < multiple and not no_upscale:  # upstream would begin its list of buckets at 0
+        raise UserError(f"min_bucket_reso: {smallest} is below bucket_reso_steps, {multiple}; give {multiple} or more.")
+    read = [(_subset(subset, dataset), bool(subset.get("is_reg"))) for subset in subsets]
+    # upstream ignores a subset with fewer repeats than one
+    characters = tuple(subset for subset, is_reg in read if subset.repeats > 0 and not is_reg)
+    regularization = tuple(subset for subset, is_reg in read if subset.repeats > 0 and is_reg)
+    return Dataset(Canvas(size, multiple, bounds, no_upscale, aspect), dataset.batch_size, characters, regularization)
 
 
-def _subset(levels: Sequence[Mapping[str, Any]]) -> Subset:
-    extension = _fall_back("caption_extension", levels, ".caption")
-    skipped = _fall_back(SKIP, levels[1:])
-    rules = {rule.name: _fall_back(rule.name, levels, rule.default) for rule in fields(CaptionRules)}
-    if not rules["caption_separator"]:
+def _subset(table: Mapping[str, Any], dataset: KohyaSettings) -> Subset:
+    values = _merged(dataset, table)
+    extension = values.caption_extension
+    rules = CaptionRules(**{rule.name: getattr(values, rule.name) for rule in fields(CaptionRules)})
+    if not rules.caption_separator:
         raise UserError('caption_separator: empty text separates nothing; write what stands between tags, e.g. ",".')
     return Subset(
-        folder=_fall_back("image_dir", levels),
-        repeats=_fall_back("num_repeats", levels, 1),
-        class_tokens=_fall_back("class_tokens", levels),
+        folder=table["image_dir"],
+        repeats=values.num_repeats,
+        class_tokens=values.class_tokens,
         caption_extension=extension if extension.startswith(".") else f".{extension}",
-        rules=CaptionRules(**rules),
-        flip_aug=bool(_fall_back("flip_aug", levels, False)),
-        trigger=levels[0].get("trigger"),
-        held_out=_fall_back("validation_split", levels[1:], 0.0),
-        held_out_seed=_fall_back("validation_seed", levels[1:], 0),
-        largest_skipped=None if skipped is None else parse_resolution(skipped, SKIP),
+        rules=rules,
+        flip_aug=bool(values.flip_aug),
+        trigger=table.get("trigger"),
+        held_out=dataset.validation_split,
+        held_out_seed=dataset.validation_seed or 0,
+        largest_skipped=parse_resolution(dataset[SKIP], SKIP) if SKIP in dataset else None,
     )
 
 
-def _fall_back(name: str, levels: Sequence[Mapping[str, Any]], default: Any = None) -> Any:
-    for level in levels:
-        value = level.get(name)
-        if value is None and level is levels[-1]:
-            value = level.get(FLAG_NAMES.get(name, name))
-        if value is not None:
-            return value
-    return default
+def _merged(*levels: Mapping[str, Any]) -> KohyaSettings:
+    """One level from several. A later one wins; None is an unset key."""
+    return KohyaSettings({key: value for level in levels for key, value in level.items() if value is not None})
+
+
+def _flags(settings: KohyaSettings) -> KohyaSettings:
+    """The flags as a level, under a dataset_config's names too."""
+    return _merged({name: getattr(settings, flag) for name, flag in FLAG_NAMES.items()}, settings)

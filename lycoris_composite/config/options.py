@@ -179,20 +179,15 @@ def check_value(value: Any, wanted: type, where: str, is_list: bool = False) -> 
     """Raises UserError for a value of another type: TOML lets anybody write a number in quotes, and upstream stops at
     that only when it computes with it. A whole number is a number too; a list of numbers may be one number."""
     if is_list and isinstance(value, list):
-        for one in value:
-            check_value(one, wanted, where)
+        for element in value:
+            check_value(element, wanted, where)
         return
     allowed = (int, float) if wanted is float else wanted
     is_right = isinstance(value, allowed) and (wanted is bool or not isinstance(value, bool))
     if not is_right or (is_list and wanted is str):
-        kind = f"list of {kind_name(wanted)}s" if is_list else kind_name(wanted)
+        kind = f"list of {_KIND_NAMES[wanted]}s" if is_list else _KIND_NAMES[wanted]
         shown = "its value" if where.endswith(SECRETS) else repr(value)
         raise UserError(f"{where}: {shown} is {'not' if wanted is bool else 'no'} {kind}; write one.")
-
-
-def kind_name(kind: type) -> str:
-    """A type in words."""
-    return _KIND_NAMES[kind]
 
 
 def parse_resolution(value: Any, key: str = "resolution") -> tuple[int, int]:

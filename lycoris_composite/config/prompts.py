@@ -34,14 +34,12 @@ class Prompt:
 def given_prompts(value: Any) -> list[str]:
     """The prompts in a value that holds prompts, one on each line, and not a file's name; else none."""
     lines = value if isinstance(value, list) else value.splitlines() if isinstance(value, str) else []
-    if not all(isinstance(line, str) for line in lines) or (isinstance(value, str) and _names_a_file(value)):
+    # A file's name ends in an extension and has no space or comma, or such a file exists.
+    if isinstance(value, str) and (value.endswith(_FILES) or os.path.isfile(value) or re.fullmatch(r"[^\s,]+\.\w{1,6}", value)):
+        return []
+    if not all(isinstance(line, str) for line in lines):
         return []
     return [line.strip() for line in lines if line.strip()]
-
-
-def _names_a_file(value: str) -> bool:
-    """Whether the value ends as a file's name does, without a space or a comma in it, or such a file exists."""
-    return value.endswith(_FILES) or os.path.isfile(value) or re.fullmatch(r"[^\s,]+\.\w{1,6}", value) is not None
 
 
 def prompt_file_error(settings: KohyaSettings, where: str) -> UserError | None:
@@ -84,20 +82,11 @@ def _entries(path: Path) -> list[Any]:
 
 
 def prompt_values(entry: Any) -> Mapping[str, Any]:
-    """An entry of a prompt file, under upstream's names."""
-    return _of_line(entry) if isinstance(entry, str) else entry
-
-
-def _prompt(entry: Any) -> Prompt:
-    values = prompt_values(entry)
-    width, height, seed = (_number(values.get(key)) for key in ("width", "height", "seed"))
-    size = (width or 512, height or 512) if width or height else None
-    return Prompt(str(values.get("prompt", "")), str(values.get("negative_prompt") or ""), size, seed)
-
-
-def _of_line(line: str) -> dict[str, Any]:
-    """Upstream's `line_to_prompt_dict`: ` --` begins a flag, in either case; the last of two equal flags counts."""
-    parts = line.split(" --")
+    """An entry of a prompt file, under upstream's names. A line is read as upstream's `line_to_prompt_dict` does: ` --` begins
+    a flag, in either case; the last of two equal flags counts."""
+    if not isinstance(entry, str):
+        return entry
+    parts = entry.split(" --")
     values: dict[str, Any] = {"prompt": parts[0]}
     for part in parts:
         flag = re.match(r"(n) (.+)|([whds]) (\d+)|(l) (\d+(?:\.\d+)?)", part, re.IGNORECASE)
@@ -105,6 +94,13 @@ def _of_line(line: str) -> dict[str, Any]:
             letter, value = (group for group in flag.groups() if group is not None)
             values[_FLAGS[letter.lower()]] = {"n": str, "l": float}.get(letter.lower(), int)(value)
     return values
+
+
+def _prompt(entry: Any) -> Prompt:
+    values = prompt_values(entry)
+    width, height, seed = (_number(values.get(key)) for key in ("width", "height", "seed"))
+    size = (width or 512, height or 512) if width or height else None
+    return Prompt(str(values.get("prompt", "")), str(values.get("negative_prompt") or ""), size, seed)
 
 
 def _number(value: Any) -> int | None:

@@ -30,17 +30,6 @@ class Schedule:
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a stage goes through: samples and batches an epoch, the pictures that are encoded before training, and those that
-    a sample is encoded from where no latents are cached."""
-
-    samples: int
-    batches: int
-    encoded: int
-    encoded_a_sample: int = 1
-
-
-@dataclass(frozen=True)
 class Cost:
     """A stage's cost. `encoded` counts pictures through the VAE before training, `encoded_a_step` those of each step
     where no latents are cached (on average)."""
@@ -60,35 +49,36 @@ def schedule_of(settings: KohyaSettings, batches: int) -> Schedule:
     return Schedule(batches, steps_an_epoch, math.ceil(steps / steps_an_epoch), steps)
 
 
-def single_work(datasets: Sequence[Dataset]) -> Work:
-    """Of single images, each in its bucket: `datasets` as the stage sees them, their subsets read."""
+def single_cost(stage: Stage, datasets: Sequence[Dataset]) -> Cost:
+    """The cost of single images, each in its bucket: `datasets` as the stage sees them, their subsets read."""
     samples = batches = encoded = 0
     for dataset in datasets:
-        shown: Counter[Size] = Counter()
+        counts: Counter[Size] = Counter()
         for subset in dataset.subsets:
             for image in subset.images:
-                shown[bucket_of(image.size, dataset.canvas)] += subset.repeats
+                counts[bucket_of(image.size, dataset.canvas)] += subset.repeats
                 encoded += 1 + subset.flip_aug
-        samples += shown.total()
-        batches += sum(-(-count // dataset.batch_size) for count in shown.values())
-    return Work(samples, batches, encoded)
+        samples += counts.total()
+        batches += sum(-(-count // dataset.batch_size) for count in counts.values())
+    return _cost(stage, samples, batches, encoded)
 
 
-def composite_work(plans: Sequence[Plan]) -> Work:
-    """Of composites. Each image is encoded once for each size that its panel can have, or each composite of the epochs
-    that a cache of pictures holds."""
+def composite_cost(stage: Stage, plans: Sequence[Plan]) -> Cost:
+    """The cost of composites. Each image is encoded once for each size that its panel can have, or each composite of the
+    epochs that a cache of pictures holds."""
     encoded = 0
     for plan in plans:
         if plan.options.join == "pixel":
             encoded += CACHED_PIXEL_EPOCHS * plan.composites
-            continue
-        encoded += sum(1 + panel.character.subset.flip_aug for panel in plan.panels_apart())
+        else:
+            encoded += sum(1 + panel.character.subset.flip_aug for panel in plan.panels_apart())
     apart = max(plan.panels if plan.options.join == "latent" else 1 for plan in plans)
-    return Work(sum(plan.composites for plan in plans), sum(plan.batches for plan in plans), encoded, apart)
+    return _cost(stage, sum(plan.composites for plan in plans), sum(plan.batches for plan in plans), encoded, apart)
 
 
-def cost_of(stage: Stage, work: Work) -> Cost:
-    schedule = schedule_of(stage.settings, work.batches)
+def _cost(stage: Stage, samples: int, batches: int, encoded: int, pictures: int = 1) -> Cost:
+    """`pictures` are encoded for each sample where no latents are cached."""
+    schedule = schedule_of(stage.settings, batches)
     if stage.caches_latents:
-        return Cost(schedule, work.samples, work.encoded, 0)
-    return Cost(schedule, work.samples, 0, work.samples * work.encoded_a_sample / schedule.steps_an_epoch)
+        return Cost(schedule, samples, encoded, 0)
+    return Cost(schedule, samples, 0, samples * pictures / schedule.steps_an_epoch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import toml
 
 from lycoris_composite.composites.captions import check_template
 from lycoris_composite.composites.plan import CompositeOptions
-from lycoris_composite.config.options import KohyaSettings, kind_name, parse_resolution
+from lycoris_composite.config.options import KohyaSettings, check_value, parse_resolution
 from lycoris_composite.data.buckets import Size
 from lycoris_composite.errors import UserError, nearest
 
@@ -20,7 +20,6 @@ DEFAULT_TRAINER = "train_network"
 DEFAULT_NAME = "last"  # upstream's, where output_name is missing
 _CHOICES = {"join": ("latent", "pixel"), "aspect": ("natural", "equal")}
 _OPTIONS = {option.name: type(option.default) for option in fields(CompositeOptions)}
-_KEYS = {*_OPTIONS, "trainer", "stage2"}
 
 
 @dataclass(frozen=True)
@@ -60,14 +59,16 @@ def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
         raise UserError(f"{path}: no [composite] table; add one (it may be empty), or run upstream's train_network.py.")
     if not isinstance(composite, dict):
         raise UserError(f"{path}, composite: must be a table; write [composite] and its keys below it.")
-    _check_keys(composite, path)
-    return Settings(
-        path=path,
-        kohya=without_empty(flatten(tables)),
-        composite=composite_options(composite, f"{path}, [composite]"),
-        trainer=_trainer(composite, path),
-        stage2=_stage2(composite, path),
-    )
+    where = f"{path}, [composite]"
+    trainer, stage2 = composite.pop("trainer", DEFAULT_TRAINER), composite.pop("stage2", {})
+    elsewhere = "; write kohya's settings in another table, or in [composite.stage2]."
+    check_option_keys(composite, where, [*_OPTIONS, "trainer", "stage2"], elsewhere)
+    options = composite_options(composite, where)
+    if not isinstance(trainer, str) or not trainer.removesuffix(".py").isidentifier():
+        raise UserError(f'{where} trainer: {trainer!r} is no script name; write e.g. "sdxl_train_network".')
+    if not isinstance(stage2, dict):
+        raise UserError(f"{where} stage2: must be a table; write [composite.stage2] and its keys below it.")
+    return Settings(path, without_empty(flatten(tables)), options, trainer.removesuffix(".py"), stage2)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -104,60 +105,33 @@ def without_empty(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def composite_options(table: Mapping[str, Any], where: str) -> CompositeOptions:
-    """The options of a `[composite]` or `[datasets.composite]` table. `where` begins the sentence of a UserError."""
+    """The options of a `[composite]` or `[datasets.composite]` table; other keys are passed over. `where` begins the
+    sentence of a UserError."""
     values = {}
-    for key, value in table.items():
-        if key not in _OPTIONS:
-            continue
-        wanted = _OPTIONS[key]
-        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if not isinstance(value, wanted):
-            raise UserError(f"{where} {key}: {value!r} is no {kind_name(wanted)}; write one.")
-        if key in _CHOICES and value not in _CHOICES[key]:
-            first, second = _CHOICES[key]
-            raise UserError(f'{where} {key}: "{value}" is neither {first} nor {second}{nearest(value, _CHOICES[key])}')
-        values[key] = value
+    for key, kind in _OPTIONS.items():
+        if key in table:
+            check_value(table[key], kind, f"{where} {key}")
+            values[key] = kind(table[key])
     options = CompositeOptions(**values)
-    _check_options(options, where)
-    return options
-
-
-def _check_options(options: CompositeOptions, where: str) -> None:
+    for key, (first, second) in _CHOICES.items():
+        if (value := getattr(options, key)) not in (first, second):
+            raise UserError(f'{where} {key}: "{value}" is neither {first} nor {second}{nearest(value, (first, second))}')
     try:
         check_template(options.caption)
     except ValueError as error:
         raise UserError(f"{where} caption: {error}.") from error
     if not 0 < options.composites_per_image <= 10_000:
         raise UserError(f"{where} composites_per_image: {options.composites_per_image} is out of range; give 0.01 to 10000.")
+    return options
 
 
-def check_option_keys(table: Mapping[str, Any], where: str) -> None:
-    """Raises UserError for a key of a `[datasets.composite]` table that is no option."""
+def check_option_keys(
+    table: Mapping[str, Any], where: str, known: Collection[str] = tuple(_OPTIONS), otherwise: str = "; remove it."
+) -> None:
+    """Raises UserError for a key that is not among the known ones. `otherwise` is the advice where no known key is close."""
     for key in table:
-        if key not in _OPTIONS:
-            raise UserError(f"{where} {key}: unknown key{nearest(key, _OPTIONS) or '; remove it.'}")
-
-
-def _check_keys(composite: Mapping[str, Any], path: Path) -> None:
-    for key in composite:
-        if key not in _KEYS:
-            elsewhere = "; write kohya's settings in another table, or in [composite.stage2]."
-            raise UserError(f"{path}, [composite] {key}: unknown key{nearest(key, _KEYS) or elsewhere}")
-
-
-def _trainer(composite: Mapping[str, Any], path: Path) -> str:
-    name = composite.get("trainer", DEFAULT_TRAINER)
-    if not isinstance(name, str) or not name.removesuffix(".py").isidentifier():
-        raise UserError(f'{path}, [composite] trainer: {name!r} is no script name; write e.g. "sdxl_train_network".')
-    return name.removesuffix(".py")
-
-
-def _stage2(composite: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    table = composite.get("stage2", {})
-    if not isinstance(table, dict):
-        raise UserError(f"{path}, [composite] stage2: must be a table; write [composite.stage2] and its keys below it.")
-    return dict(table)
+        if key not in known:
+            raise UserError(f"{where} {key}: unknown key{nearest(key, known) or otherwise}")
 
 
 def _override(tables: dict[str, Any], override: str) -> None:

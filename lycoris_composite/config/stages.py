@@ -7,7 +7,7 @@ import os
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,27 +27,24 @@ from lycoris_composite.config.settings import DEFAULT_NAME, Settings, without_em
 from lycoris_composite.errors import UserError
 
 STAGE_1 = "-stage1"  # ends the name of what stage 1 saves
-_FALLBACKS_WITHOUT_CUDA = {
-    "xformers": (False, {"sdpa": True}, "sdpa attention instead of xformers"),
-    "mem_eff_attn": (False, {"sdpa": True}, "sdpa attention instead of mem_eff_attn"),
-    "lowram": (False, {}, "the weights in main memory instead of lowram"),
-    "full_fp16": (False, {}, "no full_fp16"),
-    "full_bf16": (False, {}, "no full_bf16"),
-    "fp8_base": (False, {}, "no fp8_base"),
-    "fp8_base_unet": (False, {}, "no fp8_base_unet"),
+_ONLY_CUDA = {
+    "xformers": "sdpa attention instead of xformers",
+    "mem_eff_attn": "sdpa attention instead of mem_eff_attn",
+    "lowram": "the weights in main memory instead of lowram",
+    **{key: f"no {key}" for key in ("full_fp16", "full_bf16", "fp8_base", "fp8_base_unet")},
 }
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One run of the upstream trainer. `composite` is None for single images; `weights_from` is the file whose
-    weights it starts from, and has to exist by then; `prompts` are those that the config gives in place of a file;
-    `overrides` is what `[composite.stage2]` says, which wins over a dataset_config too."""
+    """One run of the upstream trainer. `composite` is None for single images. The stage starts from the weights in
+    `weights_from`, which has to exist by then. `prompts` are those that the config gives in place of a file. `overrides` is
+    the table `[composite.stage2]`, which wins over a dataset_config too."""
 
     number: int
     trainer: str
     settings: KohyaSettings
-    composite: CompositeOptions | None
+    composite: CompositeOptions | None = None
     weights_from: Path | None = None
     prompts: tuple[str, ...] = ()
     overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -95,14 +92,10 @@ class Stage:
 
     @property
     def weight_files(self) -> list[tuple[str, str]]:
-        """The files and folders of weights that it reads, each after its option's name, but for what the stage before
-        it makes."""
-        found = []
-        for key in WEIGHTS:
-            value = self.settings.get(key) or []
-            if key != "network_weights" or self.weights_from is None:
-                found += [(key, str(name)) for name in (value if isinstance(value, list) else [value])]
-        return found
+        """Each option's name with a file or folder of weights that the stage reads, but for what the stage before it makes."""
+        keys = [key for key in WEIGHTS if key != "network_weights" or self.weights_from is None]
+        values = [(key, self.settings.get(key) or []) for key in keys]
+        return [(key, str(name)) for key, value in values for name in (value if isinstance(value, list) else [value])]
 
     @property
     def secrets(self) -> dict[str, Any]:
@@ -113,7 +106,7 @@ class Stage:
 def stages_of(settings: Settings, first_to_run: int = 1) -> tuple[Stage, Stage]:
     """Both stages. Stage 2 repeats stage 1 but for `[composite.stage2]`, its weights and its output, and resume options,
     which belong to the stage that runs first."""
-    kohya = _with_output(settings.kohya, settings.path)
+    kohya = _checked(settings.kohya, settings.path)
     if kohya.get("seed") is None:
         # Upstream would draw one in every process, and composites have to agree between them and after a resume.
         lasting = sorted((item for item in kohya.items() if item[0] not in (*RESUME, *SECRETS)), key=str)
@@ -125,45 +118,46 @@ def stages_of(settings: Settings, first_to_run: int = 1) -> tuple[Stage, Stage]:
         )
     needed = {key: kohya[key] for key in ("output_dir", "output_name", "seed")}
     # An empty text takes a key away from stage 2.
-    second = _with_output({**needed, **without_empty({**kohya, **settings.stage2})}, settings.path)
-    for one in (second, kohya):
-        _check_values(one, settings.path)
-    first = _stage(1, settings, {**kohya, "output_name": f"{kohya['output_name']}{STAGE_1}"})
+    second = _checked({**needed, **without_empty({**kohya, **settings.stage2})}, settings.path)
+    for key in ("cache_text_encoder_outputs", "cache_text_encoder_outputs_to_disk"):
+        if second.get(key):
+            raise UserError(
+                f"{settings.path}, {key}: composites have a caption of their own in every epoch; turn it off "
+                f"(in stage 2 alone: {key} = false in [composite.stage2])."
+            )
+    first = _stage(1, settings.trainer, {**kohya, "output_name": f"{kohya['output_name']}{STAGE_1}"})
     if first_to_run == 1:
         second = {key: value for key, value in second.items() if key not in RESUME}
     second["network_weights"] = str(first.output)
-    _check_second(second, settings.path)
-    last = replace(_stage(2, settings, second, settings.composite, first.output), overrides=settings.stage2)
+    more = {"composite": settings.composite, "weights_from": first.output, "overrides": settings.stage2}
+    last = _stage(2, settings.trainer, second, **more)
     if last.output == first.output:
         raise UserError(f"{settings.path}, [composite.stage2] output_name: is that of stage 1's file; choose another.")
     return first, last
 
 
-def _with_output(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """The settings with an output name as text. Raises UserError where no file can have it, or there is no folder."""
+def _checked(settings: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The settings with an output name as text. Raises UserError where no file can have it, where there is no folder, and
+    for what upstream asserts or divides by only later."""
     if not settings.get("output_dir"):
         raise UserError(f"{path}, output_dir: not set; name the folder for the trained files.")
     check_value(settings["output_dir"], str, f"{path}, output_dir")
     name = str(settings.get("output_name") or DEFAULT_NAME)
     if Path(name).name != name or not name.isprintable():
         raise UserError(f"{path}, output_name: {name!r} is no file name; put folders in output_dir.")
-    return {**settings, "output_name": name}
-
-
-def _stage(number: int, settings: Settings, values: dict[str, Any], *rest: Any) -> Stage:
-    """A stage of these values, whose prompts are taken out where they are no file's name."""
-    prompts = tuple(given_prompts(values.get("sample_prompts")))
-    if prompts:
-        values = {key: value for key, value in values.items() if key != "sample_prompts"}
-    return replace(Stage(number, settings.trainer, values, *(rest or (None,))), prompts=prompts)
-
-
-def _check_values(settings: Mapping[str, Any], path: Path) -> None:
-    """Raises UserError for what upstream asserts or divides by only later."""
     check_counts(settings, str(path))
     for key in ("color_aug", "random_crop"):
         if settings.get(key) and _caches_latents(settings):
             raise UserError(f"{path}, {key}: draws anew each time, so no latents can be cached; turn it or cache_latents off.")
+    return {**settings, "output_name": name}
+
+
+def _stage(number: int, trainer: str, settings: dict[str, Any], **more: Any) -> Stage:
+    """A stage whose `sample_prompts` is left out where it holds prompts and not a file's name."""
+    prompts = tuple(given_prompts(settings.get("sample_prompts")))
+    if prompts:
+        settings = {key: value for key, value in settings.items() if key != "sample_prompts"}
+    return Stage(number, trainer, settings, prompts=prompts, **more)
 
 
 def _caches_latents(settings: Mapping[str, Any]) -> bool:
@@ -171,21 +165,14 @@ def _caches_latents(settings: Mapping[str, Any]) -> bool:
     return bool(settings.get("cache_latents") or settings.get("cache_latents_to_disk"))
 
 
-def _check_second(settings: Mapping[str, Any], path: Path) -> None:
-    for key in ("cache_text_encoder_outputs", "cache_text_encoder_outputs_to_disk"):
-        if settings.get(key):
-            raise UserError(
-                f"{path}, {key}: composites have a caption of their own in every epoch; turn it off "
-                f"(in stage 2 alone: {key} = false in [composite.stage2])."
-            )
-
-
 def without_cuda(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """Settings that run on a CPU, and a line for each that had to change."""
     changed, lines = dict(settings), []
-    for key, (value, more, line) in _FALLBACKS_WITHOUT_CUDA.items():
+    for key, line in _ONLY_CUDA.items():
         if changed.get(key):
-            changed.update({key: value, **more})
+            changed[key] = False
+            if line.startswith("sdpa"):
+                changed["sdpa"] = True
             lines.append(line)
     if changed.get("mixed_precision", "no") != "no":
         lines.append(f"float32 instead of mixed_precision {changed['mixed_precision']}")

@@ -52,7 +52,7 @@ def bucket_of(image_size: Size, canvas: Canvas) -> Size:
     if image_size in sizes:
         return image_size
     aspect = width / height
-    errors = [abs(own - aspect) for own in _aspects(canvas)]
+    errors = [abs(other - aspect) for other in _aspects(canvas)]
     return sizes[errors.index(min(errors))]
 
 
@@ -62,16 +62,11 @@ def _aspects(canvas: Canvas) -> tuple[float, ...]:
 
 
 def _own_bucket(width: int, height: int, canvas: Canvas) -> Size:
-    """Upstream's two candidates for a size that is too large, width or height cut to the multiple first; the one
-    nearer to the image's aspect ratio is taken."""
-    step = canvas.multiple
+    """The image's size in multiples. One that is too large is scaled to the candidate nearer to the image's aspect ratio."""
+    step, aspect = canvas.multiple, width / height
     if width * height > canvas.area:
-        aspect = width / height
-        by_width = _cut(math.sqrt(canvas.area * aspect), step)
-        by_height = _cut(math.sqrt(canvas.area / aspect), step)
-        width_error = abs(by_width / max(step, _cut(by_width / aspect, step)) - aspect)
-        height_error = abs(_cut(by_height * aspect, step) / max(step, by_height) - aspect)
-        if width_error < height_error:
+        (by_width, beside_width), (beside_height, by_height) = _candidates(aspect, canvas)
+        if abs(by_width / max(step, beside_width) - aspect) < abs(beside_height / max(step, by_height) - aspect):
             width, height = by_width, int(by_width / aspect + 0.5)
         else:
             width, height = int(by_height * aspect + 0.5), by_height
@@ -83,16 +78,22 @@ def has_no_bucket(image_size: Size, canvas: Canvas) -> bool:
     divides by that."""
     if canvas.bucket_range is None or not canvas.no_upscale:
         return False
-    (width, height), step = image_size, canvas.multiple
+    width, height = image_size
     if width * height <= canvas.area:
-        return min(image_size) < step
+        return min(image_size) < canvas.multiple
     aspect = width / height
-    by_width, by_height = _cut(math.sqrt(canvas.area * aspect), step), _cut(math.sqrt(canvas.area / aspect), step)
-    beside_width = _cut(by_width / aspect, step)
+    (by_width, beside_width), (beside_height, by_height) = _candidates(aspect, canvas)
     if not (by_width and by_height and beside_width):
         return True
-    return not _cut(by_height * aspect, step) and abs(by_width / beside_width - aspect) >= aspect
+    return not beside_height and abs(by_width / beside_width - aspect) >= aspect
 
 
-def _cut(length: float, step: int) -> int:
-    return int(length + 0.5) // step * step
+def _candidates(aspect: float, canvas: Canvas) -> tuple[Size, Size]:
+    """Upstream's two for a size that is too large: first its width is cut to the multiple and its height fits that, then
+    the other way round."""
+
+    def cut(length: float) -> int:
+        return int(length + 0.5) // canvas.multiple * canvas.multiple
+
+    by_width, by_height = cut(math.sqrt(canvas.area * aspect)), cut(math.sqrt(canvas.area / aspect))
+    return (by_width, cut(by_width / aspect)), (cut(by_height * aspect), by_height)

@@ -6,7 +6,7 @@ import math
 import os
 import random
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -52,8 +52,7 @@ class Subset:
 
 @dataclass(frozen=True)
 class Character:
-    """Who a subset shows. Images and captions are its subset's, in path order; `found` says where the trigger word is
-    from."""
+    """Who a subset shows. Images and captions are in path order. `found` says where the trigger word is from."""
 
     trigger: str
     subset: Subset
@@ -94,10 +93,10 @@ class Character:
 def read_subset(subset: Subset, skipped: Collection[str] = ()) -> Subset:
     """The subset with its images' sizes and captions, but for the images to be skipped. Raises UserError naming the
     file that cannot be used."""
-    paths = [path for path in image_paths(subset) if os.path.normpath(path) not in skipped]
-    small = {path for path in paths if is_too_small(_readable_size(path), subset)} if subset.largest_skipped else set()
-    paths = _trained([path for path in paths if path not in small], subset)
-    images = [TrainingImage(str(path), _readable_size(path), *_caption_of(path, subset)) for path in paths]
+    sizes = {path: _readable_size(path) for path in image_paths(subset) if os.path.normpath(path) not in skipped}
+    small = {path for path, size in sizes.items() if is_too_small(size, subset)}
+    paths = _trained([path for path in sizes if path not in small], subset)
+    images = [TrainingImage(str(path), sizes[path], *_read_caption(path, subset)) for path in paths]
     return replace(subset, images=tuple(images), small=tuple(sorted(path.name for path in small)))
 
 
@@ -129,10 +128,9 @@ def image_paths(subset: Subset) -> list[Path]:
 def why_unusable(path: Path, subset: Subset) -> str | None:
     """What is wrong with an image or its caption, as a sentence, or None. Decodes the image."""
     try:
-        if is_too_small(_readable_size(path), subset):
-            return None
-        read_caption(path, subset)
-        read_image(path)
+        if not is_too_small(_readable_size(path), subset):
+            _read_caption(path, subset)
+            read_image(path)
     except UserError as error:
         return str(error)
     return None
@@ -156,19 +154,14 @@ def caption_file(image: str | os.PathLike, subset: Subset) -> str | None:
     """The path of the image's caption, where there is one."""
     extension = subset.caption_extension
     base = os.path.splitext(image)[0]
-    candidates = [base + extension]
-    if len(base.split("_")) >= 5:  # a name that ends in face positions, as upstream's tools write it
-        candidates.append("_".join(base.split("_")[:-4]) + extension)
-    return next((candidate for candidate in candidates if os.path.isfile(candidate)), None)
+    # Upstream's tools end a name in four numbers for a face's position.
+    names = [base, base.rsplit("_", 4)[0]] if base.count("_") >= 4 else [base]
+    return next((name + extension for name in names if os.path.isfile(name + extension)), None)
 
 
-def read_caption(image: Path, subset: Subset) -> str | None:
-    """The image's caption file as upstream reads it, None where there is none. Several lines only with wildcards."""
-    return _caption_of(image, subset)[0]
-
-
-def _caption_of(image: Path, subset: Subset) -> tuple[str | None, bool]:
-    """The same, and whether the file has more lines than are read."""
+def _read_caption(image: Path, subset: Subset) -> tuple[str | None, bool]:
+    """The image's caption file as upstream reads it, None where there is none, and whether it has more lines than are read:
+    all lines are read only with wildcards."""
     path = caption_file(image, subset)
     if path is None:
         return None, False
@@ -187,17 +180,14 @@ def _caption_of(image: Path, subset: Subset) -> tuple[str | None, bool]:
 
 
 def characters_of(subsets: Iterable[Subset]) -> list[Character]:
-    """A character for each subset, sorted by trigger word, so that the order of a folder listing changes nothing.
-
-    Its trigger word is what its table says, else what its folder is called, else what its captions begin with (room
-    `triggers`). Raises UserError for fewer than two characters, two of one name, or unusable captions.
-    """
+    """A character for each subset, sorted by trigger word, so that the order of a folder listing changes nothing. Raises
+    UserError for fewer than two characters, two with one trigger word, or unusable captions."""
     subsets = list(subsets)
     told = [_told(subset) for subset in subsets]
     characters = []
-    for place, (subset, own) in enumerate(zip(subsets, told, strict=True)):
-        found = trigger_of(own, [*told[:place], *told[place + 1 :]])
-        characters.append(Character(found.word, subset, tuple(own.captions), found))
+    for number, subset in enumerate(subsets):
+        trigger = trigger_of(told[number], [*told[:number], *told[number + 1 :]])
+        characters.append(Character(trigger.word, subset, tuple(told[number].captions), trigger))
     by_trigger: dict[str, Character] = {}
     for character in characters:
         other = by_trigger.setdefault(folded(character.trigger), character)
@@ -227,24 +217,20 @@ def _captions(subset: Subset) -> tuple[str, ...]:
         return tuple(str(image.caption) for image in subset.images)
     expected = os.path.splitext(missing[0])[0] + subset.caption_extension
     if len(missing) < len(subset.images):
-        raise UserError(f"{expected}: missing caption{_more(missing)}, while other images of the folder have one; write it.")
+        more = f" (and {len(missing) - 1} more like it)" if len(missing) > 1 else ""
+        raise UserError(f"{expected}: missing caption{more}, while other images of the folder have one; write it.")
     if not subset.class_tokens:
         raise UserError(f"{expected}: missing caption; write the trigger word and tags, or give the subset class_tokens.")
     return (subset.class_tokens,) * len(subset.images)
-
-
-def _more(found: Sequence[str]) -> str:
-    return f" (and {len(found) - 1} more like it)" if len(found) > 1 else ""
 
 
 def unread_captions(subset: Subset) -> str | None:
     """A line where no image has a caption, but files lie beside them that look like captions of another extension."""
     if not subset.images or any(image.caption for image in subset.images):
         return None
+    names = [os.path.splitext(image.path)[0] for image in subset.images]
     for extension in (".txt", ".caption", ".TXT", ".Txt", ".CAPTION"):
-        if extension != subset.caption_extension and any(
-            os.path.isfile(os.path.splitext(image.path)[0] + extension) for image in subset.images
-        ):
+        if extension != subset.caption_extension and any(os.path.isfile(name + extension) for name in names):
             return (
                 f"{subset.folder}: captions end in {extension} and are not read, as caption_extension is "
                 f'"{subset.caption_extension}"; set caption_extension = "{extension}".'

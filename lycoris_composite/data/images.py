@@ -45,13 +45,13 @@ def list_images(folder: Path) -> list[Path]:
 def pictures_below(folder: Path, depth: int = 8) -> list[str]:
     """The paths of all pictures in a folder and its subfolders, relative to it and sorted. What is hidden is left out, and
     links are not followed."""
-    found = []
+    pictures = []
     for root, folders, files in os.walk(folder):
         inner = os.path.relpath(root, folder)
         is_deepest = inner.count(os.sep) >= depth
-        folders[:] = [] if is_deepest else sorted(one for one in folders if not one.startswith("."))
-        found += [os.path.normpath(os.path.join(inner, name)) for name in files if is_picture(name) and name[0] != "."]
-    return sorted(found)
+        folders[:] = [] if is_deepest else sorted(name for name in folders if not name.startswith("."))
+        pictures += [os.path.normpath(os.path.join(inner, name)) for name in files if is_picture(name) and name[0] != "."]
+    return sorted(pictures)
 
 
 def is_picture(name: str) -> bool:
@@ -75,8 +75,16 @@ def _header_exif(image: Image.Image) -> Mapping[int, Any]:
 def read_image(path: str | Path, alpha: bool = False) -> np.ndarray:
     """The upright image as uint8 (height, width, 3), or (height, width, 4) with `alpha`: upstream's `load_image`,
     but with EXIF orientation applied and 16-bit images scaled. Raises UserError for what cannot be decoded."""
+    wanted = "RGBA" if alpha else "RGB"
     try:
-        return _decoded(path, alpha)
+        with Image.open(path) as image:
+            if _header_exif(image).get(_EXIF_ORIENTATION, 1) != 1:
+                image = ImageOps.exif_transpose(image)
+            if image.mode.startswith("I;16") or image.mode == "I":
+                # Pillow's conversion clips at 255, which turns most of a 16-bit picture white.
+                values = np.array(image).astype(np.int64).clip(0, 65535) // 257
+                image = Image.fromarray(values.astype(np.uint8))
+            return np.array(image if image.mode == wanted else image.convert(wanted), np.uint8)
     except FileNotFoundError as error:
         raise UserError(f"{path}: is gone; put it back, then run the same command again.") from error
     except Exception as error:  # Pillow raises many kinds for broken data
@@ -92,31 +100,13 @@ def panel_picture(path: str | Path, size: tuple[int, int], flipped: bool = False
     if covering != image.size:
         smaller = covering[0] <= image.width and covering[1] <= image.height
         image = image.resize(covering, Image.Resampling.BOX if smaller else Image.Resampling.LANCZOS)
-    left, top = ((now - own) // 2 for now, own in zip(covering, size, strict=True))
+    left, top = ((scaled - wanted) // 2 for scaled, wanted in zip(covering, size, strict=True))
     picture = np.asarray(image)[top : top + size[1], left : left + size[0]]
     return np.array(picture[:, ::-1] if flipped else picture, order="C")  # a copy: torch wants to own its memory
 
 
 def covering_size(image_size: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
     """The (width, height) at which an image just covers a panel."""
-    scale = max(own / now for own, now in zip(size, image_size, strict=True))
-    width, height = (int(now * scale + 0.5) for now in image_size)
+    scale = max(wanted / given for wanted, given in zip(size, image_size, strict=True))
+    width, height = (int(given * scale + 0.5) for given in image_size)
     return width, height
-
-
-def _decoded(path: str | Path, alpha: bool) -> np.ndarray:
-    with Image.open(path) as image:
-        if _header_exif(image).get(_EXIF_ORIENTATION, 1) != 1:
-            image = ImageOps.exif_transpose(image)
-        if image.mode.startswith("I;16") or image.mode == "I":
-            image = _from_16_bits(image)
-        wanted = "RGBA" if alpha else "RGB"
-        if image.mode != wanted:
-            image = image.convert(wanted)
-        return np.array(image, np.uint8)
-
-
-def _from_16_bits(image: Image.Image) -> Image.Image:
-    """Pillow's own conversion clips at 255, which turns most of a 16-bit picture white."""
-    values = np.array(image).astype(np.int64)
-    return Image.fromarray((values.clip(0, 65535) // 257).astype(np.uint8))

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from lycoris_composite.data.characters import Subset
@@ -25,49 +23,34 @@ def some(names: Sequence[str]) -> str:
     return f"{', '.join(names[:_MOST_SHOWN])}{more}"
 
 
-@dataclass(frozen=True)
-class _Listing:
-    """A folder's files by name, when each was last changed (ns), and its pictures in subfolders."""
-
-    changed: Mapping[str, int]
-    below: Sequence[str]
-
-    @cached_property
-    def pictures(self) -> list[str]:
-        return [name for name in self.changed if is_picture(name)]
-
-
 def left_out(subset: Subset, latents: str | None) -> Iterator[str]:
     """The lines of one subset. `latents` ends the names of the cache files of latents that stage 1 reads beside its
     images; None where it reads none. A folder that cannot be listed has no lines."""
     try:
-        found = _list(Path(subset.folder))
+        changed = _files(Path(subset.folder))
+        below = [name for name in pictures_below(Path(subset.folder), depth=9) if os.path.dirname(name)]
     except OSError:
         return
-    read = [name for name in found.pictures if os.path.splitext(name)[1] in extensions() and name[0] != "."]
+    pictures = [name for name in changed if is_picture(name)]
+    read = [name for name in pictures if os.path.splitext(name)[1] in extensions() and name[0] != "."]
     lines = [
-        *_pictures(found, read),
-        *_small(subset),
-        *_captions(subset, found, read),
-        *_one_name(subset, read, latents),
-        *(_stale(subset, found, read, latents) if latents else ()),
+        *_pictures(subset, pictures, below),
+        *_captions(subset, changed, pictures, read),
+        *_one_name(read, latents),
+        *(_stale(subset, changed, read, latents) if latents else ()),
     ]
     yield from (f"{subset.folder}: {line}" for line in lines)
 
 
-def _list(folder: Path) -> _Listing:
+def _files(folder: Path) -> dict[str, int]:
+    """A folder's files by name, sorted, and when each was last changed (ns)."""
     with os.scandir(folder) as entries:
-        listed = list(entries)
-    files = {entry.name: entry.stat().st_mtime_ns for entry in listed if entry.is_file()}
-    folders = [entry.name for entry in listed if entry.is_dir(follow_symlinks=False) and entry.name[0] != "."]
-    below = [os.path.join(name, one) for name in sorted(folders) for one in pictures_below(folder / name)]
-    return _Listing(dict(sorted(files.items())), below)
+        return dict(sorted((entry.name, entry.stat().st_mtime_ns) for entry in entries if entry.is_file()))
 
 
-def _pictures(found: _Listing, read: Sequence[str]) -> Iterator[str]:
-    hidden = [name for name in found.pictures if name[0] == "." and not name.startswith("._")]  # those are macOS's own
-    known = set(read)
-    others = [name for name in found.pictures if name[0] != "." and name not in known]
+def _pictures(subset: Subset, pictures: Iterable[str], below: Sequence[str]) -> Iterator[str]:
+    hidden = [name for name in pictures if name[0] == "." and not name.startswith("._")]  # those are macOS's own
+    others = [name for name in pictures if name[0] != "." and os.path.splitext(name)[1] not in extensions()]
     if others:
         kinds = ", ".join(sorted({os.path.splitext(name)[1] for name in others}))
         yield (
@@ -76,11 +59,8 @@ def _pictures(found: _Listing, read: Sequence[str]) -> Iterator[str]:
         )
     if hidden:
         yield f"{len(hidden):,} hidden picture(s) left out: {some(hidden)}; rename them."
-    if found.below:
-        yield f"{len(found.below):,} picture(s) in subfolders left out: {some(found.below)}; move them into the folder itself."
-
-
-def _small(subset: Subset) -> Iterator[str]:
+    if below:
+        yield f"{len(below):,} picture(s) in subfolders left out: {some(below)}; move them into the folder itself."
     if subset.small and subset.largest_skipped:
         width, height = subset.largest_skipped
         yield (
@@ -89,22 +69,22 @@ def _small(subset: Subset) -> Iterator[str]:
         )
 
 
-def _captions(subset: Subset, found: _Listing, read: Sequence[str]) -> Iterator[str]:
+def _captions(subset: Subset, files: Iterable[str], pictures: Iterable[str], read: Collection[str]) -> Iterator[str]:
     several = [os.path.basename(image.path) for image in subset.images if image.has_more_lines]
     if several:
         yield (
             f"of {len(several):,} caption(s) with several lines only the first is read: {some(several)}; "
             "write one line, or set enable_wildcard = true to draw one."
         )
-    stems = {os.path.splitext(name)[0] for name in found.pictures}
+    stems = {os.path.splitext(name)[0] for name in pictures}
     stems |= {"_".join(stem.split("_")[:-4]) for stem in stems if stem.count("_") >= 4}  # upstream's for a face's position
-    captions = [os.path.splitext(name) for name in found.changed if name.endswith(subset.caption_extension)]
+    captions = [os.path.splitext(name) for name in files if name.endswith(subset.caption_extension)]
     alone = [stem + suffix for stem, suffix in captions if suffix == subset.caption_extension and stem not in stems]
     if alone and read:
         yield f"{len(alone):,} caption(s) without a picture: {some(alone)}; add the pictures, or remove them."
 
 
-def _one_name(subset: Subset, read: Sequence[str], latents: str | None) -> Iterator[str]:
+def _one_name(read: Iterable[str], latents: str | None) -> Iterator[str]:
     by_stem: dict[str, list[str]] = defaultdict(list)
     for name in read:
         by_stem[os.path.splitext(name)[0]].append(name)
@@ -114,23 +94,18 @@ def _one_name(subset: Subset, read: Sequence[str], latents: str | None) -> Itera
         yield f"pictures of one name have {shared}: {some(pairs)}; rename them."
 
 
-def _stale(subset: Subset, found: _Listing, read: Collection[str], latents: str) -> Iterator[str]:
+def _stale(subset: Subset, changed: Mapping[str, int], read: Iterable[str], latents: str) -> Iterator[str]:
     """Upstream takes a cache file for its picture's by its name alone."""
     sizes = {os.path.basename(image.path): image.size for image in subset.images}
-    caches = _caches(found, latents)
     old = []
-    for name in read:
-        cache, size = caches.get(os.path.splitext(name)[0], (None, None))
-        if cache is None:
-            continue
-        has_other_size = None not in (size, sizes.get(name)) and sorted(size) != sorted(sizes[name])  # turned by EXIF, or not
-        if has_other_size or found.changed[name] > found.changed[cache]:
-            old.append((name, cache))
+    for name, cache, size in _with_caches(read, changed, latents):
+        has_other_size = size and name in sizes and sorted(size) != sorted(sizes[name])  # turned by EXIF, or not
+        if has_other_size or changed[name] > changed[cache]:
+            old.append(f"{name} ({cache})")
     if old:
-        names = some([f"{name} ({cache})" for name, cache in old])
         yield (
             f"{len(old):,} picture(s) are newer than sd-scripts' latents beside them or of another size, and stage 1 trains "
-            f"on those latents: {names}; delete these .npz files."
+            f"on those latents: {some(old)}; delete these .npz files."
         )
 
 
@@ -141,10 +116,9 @@ def replaced(paths: Collection[str], latents: str) -> Iterator[str]:
     for path in sorted(paths):
         by_folder[os.path.dirname(path)].append(os.path.basename(path))
     for folder, names in by_folder.items():
-        found = _list(Path(folder))
-        caches = _caches(found, latents)
-        pairs = [(name, caches[stem][0]) for name in names if (stem := os.path.splitext(name)[0]) in caches]
-        old = [f"{name} ({cache})" for name, cache in pairs if found.changed[name] <= found.changed[cache]]
+        changed = _files(Path(folder))
+        cached = _with_caches(names, changed, latents)
+        old = [f"{name} ({cache})" for name, cache, _ in cached if changed[name] <= changed[cache]]
         if old:
             yield (
                 f"{folder}: {len(old):,} picture(s) are others than in the run before, and stage 1 may train on "
@@ -152,14 +126,17 @@ def replaced(paths: Collection[str], latents: str) -> Iterator[str]:
             )
 
 
-def _caches(found: _Listing, latents: str) -> dict[str, tuple[str, tuple[int, int] | None]]:
-    """By a picture's name without extension: its cache file and the picture's size in that one's name."""
+def _with_caches(
+    pictures: Iterable[str], files: Iterable[str], latents: str
+) -> Iterator[tuple[str, str, tuple[int, int] | None]]:
+    """Each picture that has a cache file: its name, that one's, and the picture's size in that one's name."""
     caches: dict[str, tuple[str, tuple[int, int] | None]] = {}
-    names = [name for name in found.changed if name.endswith(".npz")]
+    names = [name for name in files if name.endswith(".npz")]
     for name in names:
         match = _SIZED.fullmatch(name)
         if match and match["end"] == latents:
             caches[match["stem"]] = name, (int(match["width"]), int(match["height"]))
     if latents in _WITH_OLD_NAMES:  # which wins, where it is there
         caches |= {name[:-4]: (name, None) for name in names}
-    return caches
+    stems = {name: os.path.splitext(name)[0] for name in pictures}
+    return ((name, *caches[stem]) for name, stem in stems.items() if stem in caches)

@@ -70,7 +70,7 @@ def line_tags(text: str, rules: CaptionRules) -> Iterator[list[tuple[str, ...]]]
 def _choices(line: str, rules: CaptionRules) -> Iterator[tuple[str, ...]]:
     """The pieces between separators, each as all that it can become, its own first tag each time."""
     separators = [rules.keep_tokens_separator, rules.secondary_separator, rules.caption_separator]
-    pattern = "|".join(re.escape(one) for one in sorted(filter(None, separators), key=len, reverse=True))
+    pattern = "|".join(re.escape(separator) for separator in sorted(filter(None, separators), key=len, reverse=True))
     if not rules.enable_wildcard or "{" not in line:
         yield from ((piece.strip(),) for piece in re.split(pattern, line))
         return
@@ -82,7 +82,7 @@ def _choices(line: str, rules: CaptionRules) -> Iterator[tuple[str, ...]]:
 
     for piece in re.split(pattern, _WILDCARD.sub(hide, _hide_braces(line))):
         fixed = re.split("\ue002(\\d+)\ue003", piece)
-        options = [[part] if place % 2 == 0 else groups[int(part)].split("|") for place, part in enumerate(fixed)]
+        options = [[part] if number % 2 == 0 else groups[int(part)].split("|") for number, part in enumerate(fixed)]
         made = ("".join(parts) for parts in islice(product(*options), _MOST_CHOICES))
         yield tuple(dict.fromkeys(re.split(pattern, _show_braces(text))[0].strip() for text in made))
 
@@ -98,7 +98,7 @@ def without_tags(tags: Tags, without: Sequence[str], rules: CaptionRules) -> Tag
     held = rules.secondary_separator or ""
 
     def left(tag: str) -> str:
-        return held.join(one for one in pieces(tag, rules) if one.strip() not in without)
+        return held.join(piece for piece in pieces(tag, rules) if piece.strip() not in without)
 
     return Tags(*(list(filter(None, map(left, part))) for part in (tags.kept, tags.free, tags.last)))
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -42,6 +41,12 @@ class Told:
         """The tags of every line of every caption; read anew each time, as a set may have millions."""
         return (line for caption in self.captions for line in line_tags(caption, self.rules))
 
+    def firsts(self, with_prefix: bool = False) -> Iterator[tuple[str, ...]]:
+        """What each caption begins with, as its file has it or behind its prefix."""
+        if with_prefix:
+            return (line[0] if line else () for line in self.lines())
+        return (first_choices(caption, self.rules) for caption in self.captions)
+
     @property
     def names(self) -> list[str]:
         """What it is called, folded: its class tokens, its folder, and that without its repeats."""
@@ -69,70 +74,62 @@ def folded(tag: str) -> str:
     return " ".join(plain.casefold().split())
 
 
-def trigger_of(own: Told, others: Sequence[Told]) -> Trigger:
+def trigger_of(told: Told, others: Sequence[Told]) -> Trigger:
     """The trigger word of one subset beside the others of its dataset. Raises UserError with the candidates."""
-    if own.by_hand:
-        return _by_hand(own, own.by_hand.strip())
-    keeps_first = own.rules.keep_tokens > 0 or own.rules.keep_tokens_separator
-    word, how = _by_name(own, others), FOLDER
-    if word is None and own.class_tokens and not keeps_first:
-        word, how = first_tag(own.class_tokens, own.rules), CLASS
-        if not word:
-            raise UserError(
-                f'{own.folder}: its class_tokens "{own.class_tokens}" have no first tag; begin them with the trigger word.'
-            )
-    if word is None:
-        word, how = _by_first_tag(own, others), FIRST
-    if word is None:
-        word, how = _by_a_word_of_the_name(own, others), WORD
-    if word is None:
-        raise _none_found(own, others)
-    return _found(own, word, how if own.has_files else CLASS)
+    if told.by_hand:
+        word = told.by_hand.strip()
+        if told.rules.caption_separator in word:
+            raise UserError(f'{told.folder}, trigger: "{word}" is several tags; give the one that says who it is.')
+        return _found(told, word, HAND)
+    ways = {FOLDER: _by_name, CLASS: _by_class_tokens, FIRST: _by_first_tag, WORD: _by_a_word_of_the_name}
+    for how, way in ways.items():
+        word = way(told, others)
+        if word is not None:
+            return _found(told, word, how if told.has_files else CLASS)
+    raise _none_found(told, others)
 
 
-def _by_hand(own: Told, word: str) -> Trigger:
-    if own.rules.caption_separator in word:
-        raise UserError(f'{own.folder}, trigger: "{word}" is several tags; give the one that says who it is.')
-    return _found(own, word, HAND)
-
-
-def _by_name(own: Told, others: Sequence[Told]) -> str | None:
+def _by_name(told: Told, others: Sequence[Told]) -> str | None:
     """What the folder is called, where every caption has it as a tag: by itself, or with a series in brackets. A name
     that another folder has too says nothing, nor does a common tag that does not stand first."""
     taken = {name for other in others for name in other.names}
-    for name in own.names:
-        if name not in taken and _stands_in_all(own, name) and (not _COMMON.fullmatch(name) or _begins_all(own, name)):
+    for name in told.names:
+        if name not in taken and _stands_in_all(told, name) and (not _COMMON.fullmatch(name) or _begins_all(told, name)):
             return name
-    for name in own.names:
-        series = {one for tag in next(own.lines(), []) for one in map(folded, tag) if one.startswith(f"{name} (")}
-        found = [one for one in sorted(series) if _stands_in_all(own, one)]
-        if name not in taken and len(found) == 1:
-            return found[0]
+    for name in told.names:
+        series = {choice for tag in next(told.lines(), []) for choice in map(folded, tag) if choice.startswith(f"{name} (")}
+        in_all = [tag for tag in sorted(series) if _stands_in_all(told, tag)]
+        if name not in taken and len(in_all) == 1:
+            return in_all[0]
     return None
 
 
-def _by_first_tag(own: Told, others: Sequence[Told]) -> str | None:
+def _by_class_tokens(told: Told, others: Sequence[Told]) -> str | None:
+    """The first of the class tokens, where nothing keeps the captions' first tag in its place."""
+    if not told.class_tokens or told.rules.keep_tokens > 0 or told.rules.keep_tokens_separator:
+        return None
+    word = first_tag(told.class_tokens, told.rules)
+    if not word:
+        raise UserError(
+            f'{told.folder}: its class_tokens "{told.class_tokens}" have no first tag; begin them with the trigger word.'
+        )
+    return word
+
+
+def _by_first_tag(told: Told, others: Sequence[Told]) -> str | None:
     """The tag that every caption begins with, in its file or with its prefix, where it tells this folder from others."""
-    for firsts in [_firsts, *([_firsts_with_prefix] if own.rules.caption_prefix else [])]:
-        for word in next(firsts(own), ()):
+    for with_prefix in (False, True) if told.rules.caption_prefix else (False,):
+        for word in next(told.firsts(with_prefix), ()):
             key = folded(word)
-            if key and _is_telling(key, others) and all(key in map(folded, choices) for choices in firsts(own)):
+            if key and _is_telling(key, others) and all(key in map(folded, choices) for choices in told.firsts(with_prefix)):
                 return word
     return None
 
 
-def _firsts(told: Told) -> Iterator[tuple[str, ...]]:
-    return (first_choices(caption, told.rules) for caption in told.captions)
-
-
-def _firsts_with_prefix(told: Told) -> Iterator[tuple[str, ...]]:
-    return (line[0] if line else () for line in told.lines())
-
-
-def _by_a_word_of_the_name(own: Told, others: Sequence[Told]) -> str | None:
+def _by_a_word_of_the_name(told: Told, others: Sequence[Told]) -> str | None:
     """`10_ana girl`, as kohya's folders are often called."""
-    words = (name.split()[0] for name in own.names if " " in name)
-    return next((word for word in words if _is_telling(word, others) and _stands_in_all(own, word)), None)
+    words = (name.split()[0] for name in told.names if " " in name)
+    return next((word for word in words if _is_telling(word, others) and _stands_in_all(told, word)), None)
 
 
 def _is_telling(word: str, others: Sequence[Told]) -> bool:
@@ -140,48 +137,52 @@ def _is_telling(word: str, others: Sequence[Told]) -> bool:
 
 
 def _stands_in_all(told: Told, word: str) -> bool:
-    return all(any(word in map(folded, tag) for tag in line) for line in told.lines())
+    return _is_in_each(told.lines(), word)
+
+
+def _is_in_each(lines: Iterable[list[tuple[str, ...]]], word: str) -> bool:
+    return all(any(word in map(folded, tag) for tag in line) for line in lines)
 
 
 def _begins_all(told: Told, word: str) -> bool:
-    return all(word in map(folded, choices) for choices in _firsts(told))
+    return all(word in map(folded, choices) for choices in told.firsts())
 
 
-def _found(own: Told, word: str, how: str) -> Trigger:
+def _found(told: Told, word: str, how: str) -> Trigger:
     """The word as the captions spell it; what a wildcard draws in its place is a spelling too."""
     key, spellings, stands_in = folded(word), {}, 0
-    for caption in own.captions:
-        meant = [tag for line in line_tags(caption, own.rules) for tag in line if key in map(folded, tag)]
+    for caption in told.captions:
+        meant = [tag for line in line_tags(caption, told.rules) for tag in line if key in map(folded, tag)]
         stands_in += bool(meant)
-        spellings |= {one: None for tag in meant for one in tag if one}
-    first = next((one for one in spellings if folded(one) == key), word)
-    return Trigger(first, tuple(spellings) or (first,), how, stands_in, _begins_all(own, key))
+        spellings |= {spelling: None for tag in meant for spelling in tag if spelling}
+    first = next((spelling for spelling in spellings if folded(spelling) == key), word)
+    return Trigger(first, tuple(spellings) or (first,), how, stands_in, _begins_all(told, key))
 
 
-def _none_found(own: Told, others: Sequence[Told]) -> UserError:
+def _none_found(told: Told, others: Sequence[Told]) -> UserError:
     """One sentence: what is wrong with the captions, what could be the word, and how to settle it."""
-    for name in own.names:
+    for name in told.names:
         namesake = next((other for other in others if name in other.names), None)
-        if namesake and _stands_in_all(own, name):
-            return shared(own.folder, _found(own, name, FOLDER).word, namesake.folder)
-    firsts = [first_tag(caption, own.rules) for caption in own.captions]
+        if namesake and _stands_in_all(told, name):
+            return shared(told.folder, _found(told, name, FOLDER).word, namesake.folder)
+    firsts = [first_tag(caption, told.rules) for caption in told.captions]
     settle = 'or set trigger = "…" in the subset\'s table of a dataset_config'
     different = [number for number, first in enumerate(firsts) if folded(first) != folded(firsts[0])]
     if not any(firsts):
-        return UserError(f"{own.paths[0]}: its caption has no first tag; begin it with the trigger word.")
+        return UserError(f"{told.paths[0]}: its caption has no first tag; begin it with the trigger word.")
     if different and not any(_COMMON.fullmatch(folded(first)) for first in firsts):
         more = f" (and {len(different) - 1} more like it)" if len(different) > 1 else ""
         return UserError(
-            f'{own.paths[different[0]]}: its caption begins with "{firsts[different[0]]}"{more}, that of {own.paths[0]} with '
-            f'"{firsts[0]}"; begin all captions of a folder with one trigger word{_candidates(own, others)}, {settle}.'
+            f'{told.paths[different[0]]}: its caption begins with "{firsts[different[0]]}"{more}, that of {told.paths[0]} with '
+            f'"{firsts[0]}"; begin all captions of a folder with one trigger word{_candidates(told, others)}, {settle}.'
         )
     same = None if different else next((other for other in others if _begins_all(other, folded(firsts[0]))), None)
     if same and not _COMMON.fullmatch(folded(firsts[0])):
-        return shared(own.folder, firsts[0], same.folder)
+        return shared(told.folder, firsts[0], same.folder)
     begun = ", ".join(f'"{first}"' for first in list(dict.fromkeys(firsts))[:_MOST_SHOWN])
     return UserError(
-        f"{own.folder}: nothing says which tag is its trigger word: its captions begin with {begun}, {_about_the_name(own)}; "
-        f"name the folder <repeats>_<word> by a tag that all its captions have{_candidates(own, others)}, {settle}."
+        f"{told.folder}: nothing says which tag is its trigger word: its captions begin with {begun}, {_about_the_name(told)}; "
+        f"name the folder <repeats>_<word> by a tag that all its captions have{_candidates(told, others)}, {settle}."
     )
 
 
@@ -193,38 +194,33 @@ def shared(folder: str, word: str, other: str) -> UserError:
     )
 
 
-def _about_the_name(own: Told) -> str:
+def _about_the_name(told: Told) -> str:
     """In how many captions the folder's name stands, and the first that lacks it."""
-    if not own.names:
+    if not told.names:
         return "and the folder's name has no word"
-    word = own.names[0]
+    word = told.names[0]
     lacking = [
         path
-        for path, caption in zip(own.paths, own.captions, strict=True)
-        if not all(any(word in map(folded, tag) for tag in line) for line in line_tags(caption, own.rules))
+        for path, caption in zip(told.paths, told.captions, strict=True)
+        if not _is_in_each(line_tags(caption, told.rules), word)
     ]
-    if len(lacking) == len(own.paths):
+    if not lacking:
+        return f'and the folder\'s name, "{word}", does not say who it is'
+    if len(lacking) == len(told.paths):
         return f'and none has the folder\'s name, "{word}", as a tag'
-    return f'and "{word}" is missing in {len(lacking)} of {len(own.paths)}, such as {os.path.basename(lacking[0])}'
+    return f'and "{word}" is missing in {len(lacking)} of {len(told.paths)}, such as {os.path.basename(lacking[0])}'
 
 
-def _candidates(own: Told, others: Sequence[Told]) -> str:
+def _candidates(told: Told, others: Sequence[Told]) -> str:
     """Tags that every caption of the folder has, and none of another folder."""
-    counts: Counter[str] = Counter()
-    spelled: dict[str, str] = {}
-    for line in own.lines():
-        here = {folded(tag[0]): tag[0] for tag in line}
-        counts.update(here.keys())
-        spelled = {**here, **spelled}
-    total = sum(1 for _ in own.lines())
-    shared_tags = {key for key, count in counts.items() if count == total and not _COMMON.fullmatch(key)}
-    for other in others:
-        shared_tags -= _all_tags(other.lines())
-    found = sorted(shared_tags)
+    spelled = {folded(tag[0]): tag[0] for tag in next(told.lines(), [])}
+    for line in told.lines():
+        here = {folded(tag[0]) for tag in line}
+        spelled = {key: tag for key, tag in spelled.items() if key in here}
+    for line in (line for other in others for line in other.lines()):
+        for tag in (tag for choices in line for tag in choices):
+            spelled.pop(folded(tag), None)
+    found = sorted(key for key in spelled if not _COMMON.fullmatch(key))
     shown = ", ".join(f'"{spelled[key]}"' for key in found[:_MOST_SHOWN])
     more = f" and {len(found) - _MOST_SHOWN} more" if len(found) > _MOST_SHOWN else ""
     return f" (it alone has {shown}{more})" if found else ""
-
-
-def _all_tags(lines: Iterable[list[tuple[str, ...]]]) -> set[str]:
-    return {folded(one) for line in lines for tag in line for one in tag}

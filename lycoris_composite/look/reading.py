@@ -11,7 +11,7 @@ from lycoris_composite.composites.captions import Budget
 from lycoris_composite.composites.plan import CACHED_PIXEL_EPOCHS, Plan
 from lycoris_composite.config.datasets import without_skip
 from lycoris_composite.config.options import KohyaSettings, check_kinds
-from lycoris_composite.config.schedule import Cost, Schedule, composite_work, cost_of, single_work
+from lycoris_composite.config.schedule import Cost, Schedule, composite_cost, single_cost
 from lycoris_composite.config.settings import Settings
 from lycoris_composite.config.stages import Stage, stages_of
 from lycoris_composite.errors import UserError
@@ -74,7 +74,7 @@ def read(settings: Settings) -> Reading:
     plans = data.plans
     if settings.composite.join == "pixel" and second.caches_latents:
         plans = [plan.cycling(CACHED_PIXEL_EPOCHS) for plan in plans]
-    costs = cost_of(first, single_work(data.singles)), cost_of(second, composite_work(plans))
+    costs = single_cost(first, data.singles), composite_cost(second, plans)
     budget, notes = _budget(second)
     notes += [*data.ignored, *_not_shown(second.settings)]
     return Reading((first, second), plans, costs, budget, data.bad, notes)

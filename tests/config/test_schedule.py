@@ -9,7 +9,7 @@ import pytest
 from lycoris_composite.config import settings as config
 from lycoris_composite.config.datasets import datasets_of
 from lycoris_composite.config.options import KohyaSettings
-from lycoris_composite.config.schedule import composite_work, cost_of, schedule_of, single_work
+from lycoris_composite.config.schedule import composite_cost, schedule_of, single_cost
 from lycoris_composite.config.stages import stages_of
 from lycoris_composite.preflight.inputs import plans_of, with_images
 from tests.helpers import kohya_settings, write_subset
@@ -36,7 +36,7 @@ def costs(settings: config.Settings) -> tuple:
     first, second = stages_of(settings)
     plans = plans_of(second, datasets_of(second), ())
     singles = with_images(datasets_of(first), plans)
-    return cost_of(first, single_work(singles)), cost_of(second, composite_work(plans)), plans
+    return single_cost(first, singles), composite_cost(second, plans), plans
 
 
 def test_single_images_are_counted_bucket_by_bucket(data):

@@ -56,6 +56,12 @@ def test_the_word_stands_in_the_name_and_not_among_the_tags():
         assert not {"ana", "bob"} & set(tags)
 
 
+def test_a_folder_that_is_called_by_a_common_tag():
+    """Its captions have the name, but not at their beginning: an IndexError until this test."""
+    with pytest.raises(UserError, match='begin with "hat", and the folder\'s name, "solo", does not say who it is; name the'):
+        found(folder("solo", "hat, solo", class_tokens=""), folder("1_bea", "bea, hat"))
+
+
 def test_tidy_captions_are_plain():
     rin = found(folder("10_rin", "rin, hat", "rin, smile"), folder("1_mio", "mio, hat"))
     assert (rin.trigger, rin.summary) == ("rin", "rin (2)")

@@ -9,6 +9,8 @@ import pytest
 from PIL import Image
 
 from lycoris_composite import cli
+from lycoris_composite.composites.pictures import composite_picture
+from lycoris_composite.composites.plan import Composite
 from lycoris_composite.config.settings import Settings
 from lycoris_composite.look.preview import make_preview
 from tests import tiny
@@ -56,10 +58,11 @@ def test_what_cannot_be_used_is_left_out_and_said(settings, tmp_path, capsys):
 
 
 def test_an_image_that_goes_away_leaves_nothing_half_written(settings, tmp_path, capsys, monkeypatch):
-    def gone(path: str, *args: object) -> None:
-        raise FileNotFoundError(path)
+    def gone(composite: Composite) -> Image.Image:
+        Path(composite.panels[0].image.path).unlink(missing_ok=True)
+        return composite_picture(composite)
 
-    monkeypatch.setattr("lycoris_composite.data.images._decoded", gone)
+    monkeypatch.setattr("lycoris_composite.look.export.composite_picture", gone)
     monkeypatch.setattr("lycoris_composite.preflight.inputs.bad_files", lambda *args, **kwargs: {})
     assert cli.main(["export", str(settings.path), "--out", str(tmp_path / "set")]) == 2
     assert "is gone; put it back" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from lycoris_composite import launcher
 from lycoris_composite.composites.plan import Plan
 from lycoris_composite.config.datasets import Dataset, datasets_of, without_skip
-from lycoris_composite.config.schedule import single_work
+from lycoris_composite.config.schedule import single_cost
 from lycoris_composite.config.settings import CompositeOptions, Settings
 from lycoris_composite.config.stages import Stage, stages_of
 from lycoris_composite.data.characters import Subset
@@ -394,7 +394,7 @@ def test_small_pictures_are_in_nothing_and_named(with_small, tmp_path):
     plans = plans_of(with_small)
     singles = inputs.with_images(datasets_of(first), plans)
     assert [len(character.images) for character in plans[0].characters] == [3, 3, 3]
-    assert single_work(singles).samples == 9
+    assert single_cost(first, singles).samples == 9
     lines = inputs.passed_over((first, second), singles, plans)
     why = "1 picture(s) left out, as they have no more than 64x64 pixels (skip_image_resolution): small.png."
     assert [line for line in lines if "small.png" in line] == [
@@ -408,7 +408,7 @@ def test_stages_may_leave_out_other_pictures(with_small):
     datasets, [first, _] = joined(settings), stages_of(settings)
     plans = plans_of(settings)
     assert [len(character.images) for character in plans[0].characters] == [4, 4, 4]
-    assert single_work(inputs.with_images(datasets_of(first), plans)).samples == 9
+    assert single_cost(first, inputs.with_images(datasets_of(first), plans)).samples == 9
     (Path(settings.kohya["train_data_dir"]) / "1_rin/small.txt").write_text("")
     assert len(inputs.bad_files([*datasets_of(first), *datasets], False)) == 1, "stage 2 reads it"
 
