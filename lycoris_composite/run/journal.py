@@ -61,18 +61,18 @@ class Journal:
             content = json.loads(self.path.read_text(encoding="utf-8"))
             if content["version"] != _VERSION:
                 raise ValueError(f"its version is {content['version']}, not {_VERSION}")
-            found = {int(number): StageRecord(**record) for number, record in content["stages"].items()}
+            stages = {int(number): StageRecord(**record) for number, record in content["stages"].items()}
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             if without:
                 return
             raise UserError(f"{self.path}: is no journal of a run ({error}); give --fresh to start over.") from error
-        self.stages = {number: record for number, record in found.items() if number not in without}
+        self.stages = {number: record for number, record in stages.items() if number not in without}
 
     def begin(self, number: int, record: StageRecord) -> None:
         """A stage trains from now on. What came after it is no longer what follows from it."""
-        self.stages = {**{n: one for n, one in self.stages.items() if n < number}, number: record}
+        self.stages = {**{before: earlier for before, earlier in self.stages.items() if before < number}, number: record}
         self._write()
 
     def finish(self, number: int, output: str, steps: int, epochs: int) -> None:
@@ -93,18 +93,22 @@ class Journal:
 
 def changes(before: StageRecord, now: StageRecord) -> list[str]:
     """What is different, a line for each key and each file."""
-    found = []
-    for key in sorted({*before.settings, *now.settings}):
-        old, new = before.settings.get(key), now.settings.get(key)
-        if old != new:
-            found.append(f"{key}: {_shown(old)} -> {_shown(new)}")
-    for path in sorted({*before.inputs, *now.inputs}):
-        old, new = before.inputs.get(path), now.inputs.get(path)
-        if old != new:
-            found.append(f"{path}: {'new' if old is None else 'gone' if new is None else 'changed'}")
+    lines = [
+        f"{key}: {'not set' if old is None else old} -> {'not set' if new is None else new}"
+        for key, old, new in _different(before.settings, now.settings)
+    ]
+    for path, old, new in _different(before.inputs, now.inputs):
+        lines.append(f"{path}: {'new' if old is None else 'gone' if new is None else 'changed'}")
     if None not in (before.weights, now.weights) and before.weights != now.weights:
-        found.append("the weights that it starts from: changed")
-    return found
+        lines.append("the weights that it starts from: changed")
+    return lines
+
+
+def _different(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[tuple[str, str | None, str | None]]:
+    """Each key whose value is not the same, with the value before and now; None where it has none."""
+    for key in sorted({*before, *now}):
+        if before.get(key) != now.get(key):
+            yield key, before.get(key), now.get(key)
 
 
 def is_longer(before: StageRecord, now: StageRecord) -> bool:
@@ -118,59 +122,43 @@ def _length(settings: Mapping[str, str]) -> tuple[str, int]:
     return key, int(settings.get(key, KEYS[key].default))
 
 
-def _shown(value: str | None) -> str:
-    return "not set" if value is None else value
-
-
 def digest(path: Path) -> str:
     """128 bits of a file's content, as hexadecimal text."""
-    found = hashlib.blake2b(digest_size=16)
+    content = hashlib.blake2b(digest_size=16)
     try:
         with open(path, "rb") as file:
             while chunk := file.read(1 << 20):
-                found.update(chunk)
+                content.update(chunk)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); put it back or correct the path.") from error
-    return found.hexdigest()
+    return content.hexdigest()
 
 
 @contextmanager
 def sole_run(path: Path) -> Iterator[None]:
     """Holds the run's lock, which ends with the process that holds it. Raises UserError where another run has it."""
-    lock = FileLock(path)
+    lock = FileLock(path, timeout=0)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        held = lock.acquire()
     except Timeout as error:
-        raise UserError(_held(path)) from error
+        raise UserError(
+            f"{path}: another run is writing to this output; wait for it, or choose another output_name."
+        ) from error
     except OSError as error:
         raise UserError(cannot_write(path, error)) from error
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
-
-
-def check_not_held(path: Path) -> None:
-    """Raises UserError where another run has the lock."""
-    if is_held(path):
-        raise UserError(_held(path))
 
 
 def is_held(path: Path) -> bool:
     """Whether a run has the lock. Makes no file, and leaves the lock as it is."""
     if not path.is_file():
         return False
-    lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        with FileLock(path, timeout=0):
+            return False
     except Timeout:
         return True
     except OSError:
         return False  # it cannot be opened, which is said of its folder
-    lock.release()
-    return False
-
-
-def _held(path: Path) -> str:
-    return f"{path}: another run is writing to this output; wait for it, or choose another output_name."
