@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -29,13 +29,9 @@ class Finding:
     level: str = OK
 
 
-def exit_code(findings: Iterable[Finding]) -> int:
-    """0 where all is well, 1 for warnings, 2 for errors."""
-    return max((LEVELS.index(finding.level) for finding in findings), default=0)
-
-
-def show(sections: Sequence[Sequence[Finding]], file: TextIO | None = None) -> None:
-    """Prints a table with a line between its sections. Nothing is cut off: long text goes on in the next line."""
+def show(sections: Sequence[Sequence[Finding]], file: TextIO | None = None) -> int:
+    """Prints a table with a line between its sections. Nothing is cut off: long text goes on in the next line. Returns the
+    exit code: 0 where all is well, 1 for warnings, 2 for errors."""
     console = Console(file=file or sys.stdout, highlight=False)
     if not console.is_terminal:
         console.width = _WIDTH
@@ -49,5 +45,6 @@ def show(sections: Sequence[Sequence[Finding]], file: TextIO | None = None) -> N
     console.print(table)
     levels = [finding.level for section in sections for finding in section]
     counts = [f"{n} {level}{'s' if n > 1 else ''}" for level in (ERROR, WARNING) if (n := levels.count(level))]
-    code = exit_code(finding for section in sections for finding in section)
+    code = max(map(LEVELS.index, levels), default=0)
     console.print(f"{' and '.join(counts) or 'all is well'} (exit code {code})")
+    return code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,13 +12,7 @@ from pathlib import Path
 from tqdm.contrib.concurrent import thread_map
 
 from lycoris_composite.composites.plan import Plan
-from lycoris_composite.config.datasets import (
-    TRAINERS,
-    Dataset,
-    datasets_of,
-    ignored_folders,
-    plan_of,
-)
+from lycoris_composite.config.datasets import TRAINERS, Dataset, datasets_of, ignored_folders, plan_of
 from lycoris_composite.config.stages import Stage
 from lycoris_composite.data.buckets import Canvas, has_no_bucket
 from lycoris_composite.data.characters import (
@@ -86,9 +81,9 @@ def bad_files(datasets: Iterable[Dataset], show_progress: bool) -> dict[str, str
     """Every image that cannot be used, itself or for its caption, and why. Reads all of them, in parallel. Raises UserError
     for regularization without images, which upstream would leave out."""
     datasets = list(datasets)
-    every = [one for dataset in datasets for one in (*dataset.subsets, *dataset.regularization)]
-    every.sort(key=lambda one: -math.prod(one.largest_skipped or (0, 0)))  # the one that reads most wins
-    subsets: dict[str, Subset] = {one.folder: one for one in every}
+    every = [subset for dataset in datasets for subset in (*dataset.subsets, *dataset.regularization)]
+    every.sort(key=lambda subset: -math.prod(subset.largest_skipped or (0, 0)))  # the one that reads most wins
+    subsets: dict[str, Subset] = {subset.folder: subset for subset in every}
     for subset in (subset for dataset in datasets for subset in dataset.regularization):
         if not image_paths(subset):
             raise UserError(f"{subset.folder}: no regularization images in it; add some, or take it out of the config.")
@@ -100,17 +95,15 @@ def bad_files(datasets: Iterable[Dataset], show_progress: bool) -> dict[str, str
 
 def _why_bad(path: Path, subset: Subset, canvases: Collection[Canvas]) -> str | None:
     reason = why_unusable(path, subset)
-    if reason is None and canvases:
-        width, height = image_size(path)
-        if is_too_small((width, height), subset):
-            return None
-        step = next((canvas.multiple for canvas in canvases if has_no_bucket((width, height), canvas)), None)
-        if step is not None:
-            reason = (
-                f"{path}: its {width}x{height} pixels make less than a bucket step, {step}, and bucket_no_upscale leaves "
-                "them so; enlarge it, lower bucket_reso_steps, or set bucket_no_upscale = false."
+    if reason or not canvases or is_too_small(size := image_size(path), subset):
+        return reason
+    for canvas in canvases:
+        if has_no_bucket(size, canvas):
+            return (
+                f"{path}: its {size[0]}x{size[1]} pixels make less than a bucket step, {canvas.multiple}, and "
+                "bucket_no_upscale leaves them so; enlarge it, lower bucket_reso_steps, or set bucket_no_upscale = false."
             )
-    return reason
+    return None
 
 
 def plans_of(stage: Stage, datasets: Sequence[Dataset], skipped: Collection[str], by_separator: bool = False) -> list[Plan]:
@@ -124,8 +117,7 @@ def passed_over(stages: Sequence[Stage], singles: Iterable[Dataset], plans: Sequ
     lines = [line for stage in stages for line in ignored_folders(stage.settings)]
     joined = [character.subset for plan in plans for character in plan.characters]
     lines += filter(None, map(unread_captions, joined))
-    first = next((stage for stage in stages if stage.composite is None), None)
-    latents = _cached_latents(first) if first else None
+    latents = next((_cached_latents(stage) for stage in stages if stage.composite is None), None)
     seen: dict[str, tuple[Subset, str | None]] = {subset.folder: (subset, None) for subset in joined}
     for dataset in singles:
         seen |= {subset.folder: (subset, latents) for subset in (*dataset.subsets, *dataset.regularization)}
@@ -183,11 +175,10 @@ def input_digests(stages: Sequence[Stage], subsets: Iterable[Subset], show_progr
 def duplicates(digests: Mapping[str, str], plans: Sequence[Plan]) -> list[str]:
     """A line for each picture that is there more than once: it counts more than others, or shows two characters."""
     paths = sorted({image.path for plan in plans for character in plan.characters for image in character.images})
-    same: dict[str, list[str]] = {}
+    same: dict[str, list[str]] = defaultdict(list)
     for path in paths:
-        same.setdefault(digests[os.path.abspath(path)], []).append(path)
-    groups = [group for group in same.values() if len(group) > 1]
-    return shortened([f"the same picture: {', '.join(shortened(group))}" for group in groups])
+        same[digests[os.path.abspath(path)]].append(path)
+    return shortened([f"the same picture: {', '.join(shortened(group))}" for group in same.values() if len(group) > 1])
 
 
 def shortened(lines: list[str], most: int = _MOST_SHOWN) -> list[str]:

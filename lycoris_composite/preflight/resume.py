@@ -40,16 +40,18 @@ def what_is_left(
     """What is left to do, and lines to say first; reads the journal and every input. `subsets` are all that the stages
     read. The caller holds the run's lock, and no process of the run writes yet. Raises UserError where an interrupted run
     was another one."""
-    earlier = Journal(journal.path)
-    earlier.read(without=[0])  # whatever is left of it, --fresh or not
-    journal.read(without=[stage.number for stage in stages] if fresh else [])
+    journal.read(or_nothing=fresh)
+    first = stages[0]
+    before = journal.stages.get(first.number)
+    if fresh:
+        for stage in stages:
+            journal.stages.pop(stage.number, None)
     _remove_leftovers({stage.output_dir for stage in stages}, journal.path.with_suffix(".lock"))
     records = _records(stages, subsets)
     if not continue_anyway:
         check_unchanged(journal, stages, records)
     tasks, lines = tasks_of(journal, stages, records)
-    first = stages[0]
-    before, now = earlier.stages.get(first.number), records[first.number].inputs
+    now = records[first.number].inputs
     return tasks, [*replaced_pictures(first, before.inputs if before else {}, now), *duplicates(now, plans), *lines]
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -54,21 +54,19 @@ class Journal:
     path: Path
     stages: dict[int, StageRecord] = field(default_factory=dict)
 
-    def read(self, without: Sequence[int] = ()) -> None:
-        """Takes what the file holds but for some stages, if it is there. Raises UserError for one that is no journal;
-        where no stage is wanted of it, that does not matter."""
+    def read(self, or_nothing: bool = False) -> None:
+        """Takes what the file holds, if it is there. Raises UserError for one that is no journal, unless nothing will do."""
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
             if content["version"] != _VERSION:
                 raise ValueError(f"its version is {content['version']}, not {_VERSION}")
-            stages = {int(number): StageRecord(**record) for number, record in content["stages"].items()}
+            self.stages = {int(number): StageRecord(**record) for number, record in content["stages"].items()}
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            if without:
+            if or_nothing:
                 return
             raise UserError(f"{self.path}: is no journal of a run ({error}); give --fresh to start over.") from error
-        self.stages = {number: record for number, record in stages.items() if number not in without}
 
     def begin(self, number: int, record: StageRecord) -> None:
         """A stage trains from now on. What came after it is no longer what follows from it."""
