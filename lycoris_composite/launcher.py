@@ -64,16 +64,14 @@ def parser() -> argparse.ArgumentParser:
 
 @environment.set_back()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the stages. 0 when they are done, 2 for a mistake that the user can mend, said in one sentence, 130 or 143
-    when somebody stopped it."""
+    """Runs the stages. Returns 0 when they are done, 2 for the user's mistake, 130 or 143 when somebody stopped it."""
     own, flags = parser().parse_known_args(arguments)
     with StopRequest().listening() as stop:
         return report(lambda: _run(own, flags, stop))
 
 
 def report(action: Callable[[], None]) -> int:
-    """Runs an action for the command line: a UserError, or a disk that refuses, becomes one line and exit code 2. Of what
-    is interrupted before there is anything to go on from, no more is said."""
+    """Runs an action and returns its exit code. A UserError, or a disk that refuses, is printed as one line."""
     try:
         action()
     except KeyboardInterrupt:

@@ -1,7 +1,5 @@
-"""What is there, what a run of a config would refuse, and what is better set otherwise.
-
-It checks by the functions that the launcher checks by, and only looks: nothing is written, fetched or loaded.
-"""
+"""What is there, what a run of a config would refuse, and what is better set otherwise. The checks are the launcher's.
+Nothing is written, fetched or loaded."""
 
 from __future__ import annotations
 

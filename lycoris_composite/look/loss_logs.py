@@ -1,5 +1,4 @@
-"""The losses that a run has logged for TensorBoard, and a drawing of them. Both stages log to one folder; the journal has
-its name."""
+"""The losses that a run has logged for TensorBoard, and a drawing of them. The journal names the folder of both stages."""
 
 from __future__ import annotations
 
@@ -40,8 +39,8 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Curve:
-    """A stage's loss at each step: three (n,) arrays. `steps` rise and count from 1. `average` is upstream's, over the
-    last epoch; NaN where it is not logged."""
+    """A stage's loss at each step: three (n,) arrays. `steps` rise, from 1. `average` is upstream's, over the last epoch;
+    NaN where it is not logged."""
 
     steps: np.ndarray
     raw: np.ndarray
@@ -49,8 +48,7 @@ class Curve:
 
 
 def read_curves(grid: Grid, output_dir: Path, logs: Path | None) -> tuple[dict[int, Curve], str]:
-    """The losses by index of the stage, and a sentence that says why there are none at all. Raises UserError where the
-    folder `logs` does not exist."""
+    """The losses by index of the stage, and why there are none at all. Raises UserError if the folder `logs` is missing."""
     if logs is not None and not logs.is_dir():
         raise UserError(f"{logs}: no such folder; give --logs the config's logging_dir.")
     folders = [logs] if logs else _logging_dirs(grid.stages, output_dir)

@@ -40,8 +40,7 @@ class DatasetPreview:
 
 @dataclass(frozen=True)
 class Preview:
-    """All that page and sheet show. `costs` are those of stage 1 and 2. `limit` is a caption's in tokens; None where
-    nothing counts them."""
+    """All that page and sheet show. `costs` are of stage 1 and 2. `limit` is a caption's, in tokens, if they are counted."""
 
     name: str
     epoch: int
@@ -77,8 +76,8 @@ class Preview:
 def write_preview(
     path: Path, overrides: Sequence[str], epoch: int, count: int, folder: Path | None
 ) -> tuple[list[Path], Sequence[str]]:
-    """Writes `<output_name>-preview.html` and `.png` to the folder, else to output_dir. Returns their paths, and what is
-    worth a look. Raises UserError for data that cannot be trained on."""
+    """Writes `<output_name>-preview.html` and `.png` to the folder, else to output_dir. Returns their paths and the
+    warnings. Raises UserError for data that cannot be trained on."""
     settings = config.load(path, overrides)
     preview = make_preview(settings, epoch, count)
     folder = folder or Path(settings.kohya.output_dir)

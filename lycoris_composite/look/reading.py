@@ -54,8 +54,7 @@ class Reading:
 
 
 def read(settings: Settings) -> Reading:
-    """Reads the data as training will, but for files that cannot be used. Raises UserError for data that no run would
-    take."""
+    """Reads the data as training will, without the files that cannot be used. Raises UserError for data that no run takes."""
     try:
         upstream = None if settings.trainer == "builtin" else checkout.find()
     except UserError:

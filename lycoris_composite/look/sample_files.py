@@ -1,5 +1,5 @@
-"""A folder that training writes to, as plain data: which runs it holds, and which sample belongs in which row and
-column. Training may be writing at this moment, so a file that is incomplete or not ours is passed over."""
+"""The samples in an output folder as a table of prompts and epochs. Training may be writing there at this moment, so a
+file that is incomplete or not ours is passed over."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _FILE = re.compile(r"(?:(?P<name>.+)_)?(?P<epoch>e?)(?P<count>\d{6,})_(?P<number
 
 @dataclass(frozen=True)
 class Picture:
-    """A sample. `count` is of epochs where `is_epoch`, else of steps; `number` is the prompt's, from 0; `time` is the
-    training machine's clock, as digits down to seconds."""
+    """A sample after `count` epochs or steps. `number` is the prompt's, from 0. `time` is the training machine's clock, as
+    digits down to seconds."""
 
     path: Path
     output_name: str
@@ -56,8 +56,7 @@ class StageSamples:
 
 @dataclass(frozen=True)
 class Grid:
-    """Prompts down, the columns of all stages across. `cells` holds by (row, column) the pictures that could stand there,
-    the newest first."""
+    """Prompts down, the columns of all stages across. `cells` holds the pictures of each (row, column), the newest first."""
 
     output_name: str
     stages: Sequence[StageSamples]
@@ -107,8 +106,7 @@ def _chosen(pictures: Sequence[Picture], output_dir: Path, wanted: str | None) -
 
 
 def _stages(output_dir: Path, name: str, pictures: Sequence[Picture]) -> list[StageSamples]:
-    """Both stages, or the one that there is. A run of upstream's own scripts has one: it leaves no file of a stage 1 and
-    no journal."""
+    """Both stages, or the one that there is. Upstream's own scripts leave one: no file of a stage 1 and no journal."""
     first = f"{name}{_FIRST}"
     drawn: dict[str, list[Picture]] = defaultdict(list)
     for picture in pictures:
@@ -135,8 +133,8 @@ def _settings(path: Path) -> KohyaSettings:
 
 
 def _columns(pictures: Sequence[Picture]) -> list[Column]:
-    """Columns in training order. A stage that has epoch and step samples is ordered by file time, because no number says
-    how many steps an epoch has."""
+    """Columns in training order: by time where epochs and steps are mixed, because no file says how many steps an epoch
+    has."""
     columns: dict[str, list[Picture]] = defaultdict(list)
     for picture in pictures:
         columns[picture.label].append(picture)

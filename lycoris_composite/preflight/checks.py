@@ -53,15 +53,12 @@ class Checked:
     @property
     def journal_file(self) -> Path:
         """Where the run writes down what it has finished."""
-        return self._run_file("json")
+        return self.stages[0].output_dir / f"{self.settings.output_name}.run.json"
 
     @property
     def lock_file(self) -> Path:
         """What the run holds while it writes."""
-        return self._run_file("lock")
-
-    def _run_file(self, suffix: str) -> Path:
-        return self.stages[0].output_dir / f"{self.settings.output_name}.run.{suffix}"
+        return self.journal_file.with_suffix(".lock")
 
 
 def check_run(request: Request, refusals: Refusals, say: Callable[[str], None], show_progress: bool = True) -> Checked:
@@ -93,8 +90,7 @@ def _check_settings(done: Checked, request: Request, refusals: Refusals, say: Ca
     settings = done.settings
     with refusals.collecting():
         done.trainer = trainer_of(settings.trainer, request.sd_scripts)
-    trainer = done.trainer
-    if trainer is not None:
+    if trainer := done.trainer:
         flags: dict[str, Any] = {}
         with refusals.collecting():
             flags = trainer.given_flags(request.flags)
@@ -111,11 +107,10 @@ def _check_settings(done: Checked, request: Request, refusals: Refusals, say: Ca
 def _check_stages(done: Checked, request: Request, refusals: Refusals) -> None:
     """What the trainer, and the machine that it runs on, refuses of the stages. Where nothing is wrong with either alone,
     they are rehearsed: stage 2 has to fit stage 1 also where it runs alone."""
-    where, clean = str(request.config), True
-    for errors in (done.trainer.stage_errors, lambda stage, where: machine_errors(stage.settings, where)):
-        for stage in done.stages:
-            clean = refusals.each(errors(stage, where)) and clean
-    if clean:
+    where = str(request.config)
+    errors = [done.trainer.stage_errors(stage, where) for stage in done.stages]
+    errors += [machine_errors(stage.settings, where) for stage in done.stages]
+    if all([refusals.each(each) for each in errors]):
         refusals.each(done.trainer.rehearsal_errors(done.both[:1] if request.stage == 1 else done.both, where))
 
 
@@ -128,8 +123,7 @@ def _check_bad(bad: Mapping[str, str], is_allowed: bool, say: Callable[[str], No
 
 
 def trainer_of(name: str, sd_scripts: str | None) -> Trainer:
-    """What trains a stage. Imported only now: torch and upstream take seconds, and a mistake in the config should not
-    cost them."""
+    """What trains a stage. Imported only now: a mistake in the config should not cost the seconds that torch takes."""
     if name != BUILTIN:
         folder = checkout.find(sd_scripts)
         from lycoris_composite.trainers.kohya.script import Upstream

@@ -36,8 +36,8 @@ _MOST_SHOWN = 10
 
 @dataclass
 class Data:
-    """What a run reads, as far as it could be read. `singles` are stage 1's datasets with their images, `bad` holds images
-    that cannot be used, and why; `ignored` says what lies there and is not read."""
+    """What a run reads. `singles` are stage 1's datasets with their images. `bad` says why an image cannot be used, by its
+    path. `ignored` says what lies there and is not read."""
 
     singles: list[Dataset] = field(default_factory=list)
     plans: list[Plan] = field(default_factory=list)
@@ -112,8 +112,7 @@ def plans_of(stage: Stage, datasets: Sequence[Dataset], skipped: Collection[str]
 
 
 def passed_over(stages: Sequence[Stage], singles: Iterable[Dataset], plans: Sequence[Plan]) -> list[str]:
-    """A line for each kind of file and each folder that nobody reads, or reads otherwise than it looks. `singles` are
-    stage 1's datasets with their images."""
+    """A line for each kind of file and each folder that is not read, or not read as it looks. `singles`: see `Data`."""
     lines = [line for stage in stages for line in ignored_folders(stage.settings)]
     joined = [character.subset for plan in plans for character in plan.characters]
     lines += filter(None, map(unread_captions, joined))
@@ -133,8 +132,8 @@ def _cached_latents(stage: Stage) -> str | None:
 
 
 def replaced_pictures(stage: Stage, before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """A line for each folder whose pictures changed since an earlier run, while upstream's latents of those may lie there.
-    `before` and `now` are digests by path."""
+    """A line for each folder with pictures that changed since an earlier run and may have upstream's old latents beside
+    them. `before` and `now` are digests by path."""
     latents = _cached_latents(stage)
     changed = [path for path, content in now.items() if before.get(path, content) != content and is_picture(path)]
     return list(replaced(changed, latents)) if latents else []
@@ -158,8 +157,7 @@ def _how_read(subset: Subset) -> tuple:
 
 
 def input_digests(stages: Sequence[Stage], subsets: Iterable[Subset], show_progress: bool) -> dict[int, dict[str, str]]:
-    """By each stage's number: digests of the files that it reads, by absolute path: all subsets' images and captions,
-    weights, and the dataset_config."""
+    """For each stage, by its number: digests of its images, captions, weights and dataset_config, by absolute path."""
     data: set[Path] = set()
     for subset in subsets:
         captions = (caption_file(image.path, subset) for image in subset.images)

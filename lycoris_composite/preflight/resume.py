@@ -37,9 +37,8 @@ def what_is_left(
     fresh: bool,
     continue_anyway: bool,
 ) -> tuple[list[Task], list[str]]:
-    """What is left to do, and lines to say first; reads the journal and every input. `subsets` are all that the stages
-    read. The caller holds the run's lock, and no process of the run writes yet. Raises UserError where an interrupted run
-    was another one."""
+    """What is left to do, and lines to say first. Reads the journal and every input. `subsets` are all that the stages read.
+    The caller holds the run's lock. Raises UserError if the settings or files of an interrupted run have changed."""
     journal.read(or_nothing=fresh)
     first = stages[0]
     before = journal.stages.get(first.number)
@@ -66,8 +65,7 @@ def _remove_leftovers(folders: set[Path], own_lock: Path) -> None:
 
 
 def going_on(journal: Journal, stages: Sequence[Stage], subsets: Sequence[Subset]) -> list[str]:
-    """A line for each stage that does not simply begin, changing nothing. Reads every input where a run has begun.
-    Raises UserError where that was another one."""
+    """The same lines, but nothing is changed. Without an earlier run no input is read."""
     journal.read()
     if not journal.stages:
         return []
@@ -93,8 +91,8 @@ def starting_weights(stage: Stage) -> str | None:
 
 
 def check_unchanged(journal: Journal, stages: Sequence[Stage], records: Mapping[int, StageRecord]) -> None:
-    """Raises UserError that names each setting and each file that is not what an interrupted run began with. Of a stage
-    that has saved nothing to go on from, nothing is lost; more epochs go on where fewer ended."""
+    """Raises UserError that names each setting and file that has changed. A stage that has saved nothing may change, and
+    every stage may be longer than it was."""
     stages_of_change: dict[str, list[str]] = {}
     for stage, before, state, is_last in _earlier(journal, stages):
         if before is None or (before.output is None and state is None):
@@ -121,8 +119,7 @@ def check_unchanged(journal: Journal, stages: Sequence[Stage], records: Mapping[
 
 
 def _earlier(journal: Journal, stages: Sequence[Stage]) -> Iterator[tuple[Stage, StageRecord | None, State | None, bool]]:
-    """Each stage with its record, its newest state, and whether it is the last that was begun: the one that goes on where a
-    run is to be longer."""
+    """Each stage with its record, its newest state, and whether it is the last that was begun, which goes on for longer."""
     begun = [stage for stage in stages if stage.number in journal.stages]
     for stage in stages:
         record = journal.stages.get(stage.number)

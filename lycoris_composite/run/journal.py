@@ -1,8 +1,5 @@
-"""What a run has finished, written so that a kill at any moment loses nothing: `<output_name>.run.json`.
-
-The journal only says what is: digests of what went into each stage and of what came out. What follows from that is
-the launcher's to decide.
-"""
+"""What a run has finished, in `<output_name>.run.json`: digests of what went into each stage and of what came out. A kill
+at any moment loses nothing."""
 
 from __future__ import annotations
 
@@ -25,9 +22,8 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One stage: the settings that shape its weights, as text; digests of the files that went in, by path; that of the
-    weights it started from, where there are any; and, once it is finished, its output's and how many steps and epochs
-    it took. `run` marks its states."""
+    """One stage: the settings that shape its weights, as text, and digests of its input files, by path, and of the weights
+    it started from. Once it is finished: the digest of its output, its steps and its epochs. `run` marks its states."""
 
     settings: dict[str, str]
     inputs: dict[str, str]

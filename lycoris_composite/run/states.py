@@ -1,5 +1,5 @@
-"""States: what an interrupted stage goes on from. Kohya's own folders (`accelerator.save_state`), with a note inside
-that says whose they are, so that none of another run, or of an older one, is taken for it."""
+"""States: what an interrupted stage goes on from. They are kohya's folders (`accelerator.save_state`) with a note that
+says which run they belong to."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _TRAIN_STATE = "train_state.json"  # upstream's name, and its key `current_step`
 
 @dataclass(frozen=True)
 class State:
-    """A complete state folder. `step` counts the optimizer steps before it, of `steps` in all; `asked` is true where it
-    was saved because somebody stopped the run, and not because the config says so."""
+    """A complete state folder, after `step` of `steps` optimizer steps. `asked`: saved because somebody stopped the run,
+    and not because the config says so."""
 
     folder: Path
     step: int

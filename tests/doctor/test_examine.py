@@ -19,7 +19,6 @@ from lycoris_composite.doctor import versions as surroundings
 from lycoris_composite.doctor.findings import ERROR, OK, WARNING, Finding
 from lycoris_composite.run.journal import Journal, StageRecord, sole_run
 from lycoris_composite.trainers.kohya import checkout
-from tests import tiny
 from tests.world import World
 
 
@@ -193,13 +192,6 @@ def test_broken_values_never_end_in_a_traceback(write, embedded):
     }
     for key, value in {**hostile, "min_bucket_reso": "64", "max_train_steps": "many"}.items():
         assert refused(write(**{key: value})), key
-
-
-def test_a_broken_image_of_each_kind_is_named(write, tmp_path):
-    kinds = tiny.broken_images(tmp_path / "broken")
-    for kind, path in kinds.items():
-        shutil.copy(path, tmp_path / "data/1_rin" / f"{kind}{path.suffix}")
-    assert len([row for row in rows(write()) if row.subject == "bad file"]) == len(kinds)
 
 
 def test_a_checkout_that_does_not_fit(tmp_path, monkeypatch):

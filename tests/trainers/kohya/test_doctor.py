@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import toml
 
-from lycoris_composite import launcher
 from lycoris_composite.doctor import examine as doctor
 from lycoris_composite.doctor.findings import ERROR, Finding
 from tests.helpers import ROOT, python
@@ -46,15 +45,13 @@ def test_a_key_that_upstream_does_not_have(world: World, tmp_path: Path) -> None
     assert "cg3.toml train_bach_size: unknown to train_network.py; did you mean" in row.meaning
 
 
-def test_a_dataset_config_that_upstream_does_not_let_in(world: World, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_dataset_config_that_upstream_does_not_let_in(world: World, tmp_path: Path) -> None:
     folders = sorted((world.folder / "data").iterdir())
     subsets = [{"image_dir": str(folder), "num_repeatz": 2} for folder in folders]
     (tmp_path / "data.toml").write_text(toml.dumps({"datasets": [{"subsets": subsets}]}))
     changes = {"train_data_dir": None, "dataset_config": str(tmp_path / "data.toml")}
     refused = [row.meaning for row in examined(world, tmp_path, **changes)["a run refuses"]]
     assert any("data.toml: extra keys not allowed" in sentence and "num_repeatz" in sentence for sentence in refused)
-    assert launcher.main(["--config", str(tmp_path / "cg3.toml"), "--sd_scripts", str(world.sd_scripts)]) == 2
-    assert capsys.readouterr().err.splitlines()[-1].removeprefix("error: ") in refused
 
 
 def meanings(table: str) -> str:
