@@ -88,14 +88,10 @@ def report(action: Callable[[], None]) -> int:
             print(f"error: {sentence(error)}", file=sys.stderr)
         return 2
     except Stopped as stopped:
-        _say(f"{stopped}; go on with: {shlex.join([*_starter(), *_without_secrets(sys.argv)])}")
+        starter = ["accelerate", "launch"] if "ACCELERATE_DYNAMO_BACKEND" in os.environ else ["python"]
+        _say(f"{stopped}; go on with: {shlex.join([*starter, *_without_secrets(sys.argv)])}")
         return stopped.exit_code
     return 0
-
-
-def _starter() -> list[str]:
-    """What began this command line, as far as it can be seen from inside."""
-    return ["accelerate", "launch"] if "ACCELERATE_DYNAMO_BACKEND" in os.environ else ["python"]
 
 
 def _without_secrets(arguments: Sequence[str]) -> list[str]:
@@ -118,15 +114,13 @@ def _run(own: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> No
     for plan in plans:
         names = ", ".join(character.summary for character in plan.characters)
         _say(f"characters: {names}; {plan.composites} composites an epoch in {len(plan.sizes)} size(s)")
-    if len(plans[0].characters) > MOST_CHARACTERS and not all(
-        stage.settings.sample_prompts or stage.prompts for stage in stages
-    ):
-        _say(f"sample prompts: the first {MOST_CHARACTERS} of {len(plans[0].characters)} characters")
+    count = len(plans[0].characters)
+    if count > MOST_CHARACTERS and not all(stage.settings.sample_prompts or stage.prompts for stage in stages):
+        _say(f"sample prompts: the first {MOST_CHARACTERS} of {count} characters")
     with sole_run(checked.lock_file) if _is_main_process() else nullcontext():
         journal = Journal(checked.journal_file)
-        tasks, lines = _from_main_process(
-            lambda: what_is_left(journal, stages, plans, checked.data.subsets, own.fresh, own.continue_anyway)
-        )
+        subsets, fresh, anyway = checked.data.subsets, own.fresh, own.continue_anyway
+        tasks, lines = _from_main_process(lambda: what_is_left(journal, stages, plans, subsets, fresh, anyway))
         for line in lines:
             _say(line)
         runs = [(task, *effective(task.stage, plans[0], checked.settings.single_size)) for task in tasks]

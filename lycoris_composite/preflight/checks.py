@@ -101,7 +101,13 @@ def _check_settings(done: Checked, request: Request, refusals: Refusals, say: Ca
             done.ignored += map(sentence, trainer.option_errors(settings.kohya, str(request.config)))
             if SKIP not in trainer.known_options():
                 settings = without_skip(settings)
-    done.settings = _on_cpu(settings, say) if request.cpu else settings
+    if request.cpu:
+        environment.stay_on_cpu()
+        kohya, lines = without_cuda(settings.kohya)
+        settings = replace(settings, kohya=kohya, stage2=without_cuda(settings.stage2)[0])
+        for line in lines:
+            say(f"--cpu: {line}")
+    done.settings = settings
 
 
 def _check_stages(done: Checked, request: Request, refusals: Refusals) -> None:
@@ -141,11 +147,3 @@ def without_set(given: dict, overrides: Sequence[str]) -> dict:
     keys = {override.partition("=")[0].strip() for override in overrides}
     keys = {key.rpartition(".")[2] for key in keys if not key.startswith("composite.")}
     return {key: value for key, value in given.items() if key not in keys}
-
-
-def _on_cpu(settings: config.Settings, say: Callable[[str], None]) -> config.Settings:
-    environment.stay_on_cpu()
-    kohya, lines = without_cuda(settings.kohya)
-    for line in lines:
-        say(f"--cpu: {line}")
-    return replace(settings, kohya=kohya, stage2=without_cuda(settings.stage2)[0])

@@ -143,20 +143,16 @@ def tasks_of(journal: Journal, stages: Sequence[Stage], records: Mapping[int, St
             lines.append(f"stage {stage.number}: finished already, {stage.output} (--fresh trains it again)")
             continue
         tasks.append(Task(stage, replace(record, run=before.run), state))
+        why = f"{stage.output} is gone" if before.output is not None else "was interrupted"
         if goes_on_longer:
             what = f"goes on for longer after step {state.step}, from {state.folder}"
+        elif state is None:
+            what = f"{why}, and no state of it was saved; it starts over"
         else:
-            what = _what_next(before, stage.output, state)
+            what = f"{why}; it goes on after step {state.step} of {state.steps}, from {state.folder}"
         lines.append(f"stage {stage.number}: {what}")
     return tasks, lines
 
 
 def _is_finished(record: StageRecord | None, stage: Stage) -> bool:
     return record is not None and record.output is not None and stage.output.exists()
-
-
-def _what_next(before: StageRecord, output: Path, state: State | None) -> str:
-    why = f"{output} is gone" if before.output is not None else "was interrupted"
-    if state is None:
-        return f"{why}, and no state of it was saved; it starts over"
-    return f"{why}; it goes on after step {state.step} of {state.steps}, from {state.folder}"
