@@ -35,16 +35,16 @@ def parser() -> argparse.ArgumentParser:
 
 @environment.set_back()
 def main(arguments: Sequence[str] | None = None) -> int:
-    own, flags = parser().parse_known_args(arguments)
+    args, flags = parser().parse_known_args(arguments)
     for stream in (sys.stdout, sys.stderr):  # a redirect on Windows may know fewer characters than a path has
         stream.reconfigure(errors="backslashreplace")
-    if own.command == "run":
-        return launcher.report(lambda: _run(own, flags))
+    if args.command == "run":
+        return launcher.report(lambda: _run(args, flags))
     if flags:
         parser().error(f"unrecognized arguments: {' '.join(flags)}")
-    if own.command == "doctor":
-        return _doctor(own)
-    return launcher.report(lambda: _print(_COMMANDS[own.command](own)))
+    if args.command == "doctor":
+        return _doctor(args)
+    return launcher.report(lambda: _print(_COMMANDS[args.command](args)))
 
 
 def _new(commands: Any, name: str, help: str, example: str, **options: Any) -> argparse.ArgumentParser:
@@ -83,8 +83,8 @@ def _add_setup(commands: Any) -> None:
     add("--tokenizers", action="store_true", help="fetch CLIP's tokenizers too, as training fetches nothing")
 
 
-def _setup(own: argparse.Namespace) -> Iterable[object]:
-    return checkout.setup(own.url, own.ref, own.dir, own.tokenizers)
+def _setup(args: argparse.Namespace) -> Iterable[object]:
+    return checkout.setup(args.url, args.ref, args.dir, args.tokenizers)
 
 
 def _add_doctor(commands: Any) -> None:
@@ -95,11 +95,11 @@ def _add_doctor(commands: Any) -> None:
     doctor.add_argument("--cpu", action="store_true", help="look as a run with --cpu would")
 
 
-def _doctor(own: argparse.Namespace) -> int:
+def _doctor(args: argparse.Namespace) -> int:
     from lycoris_composite.doctor.examine import examine
     from lycoris_composite.doctor.findings import show
 
-    return show(examine(own.config, own.set, own.sd_scripts, own.cpu))
+    return show(examine(args.config, args.set, args.sd_scripts, args.cpu))
 
 
 def _add_preview(commands: Any) -> None:
@@ -111,10 +111,10 @@ def _add_preview(commands: Any) -> None:
     preview.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the config's output_dir)")
 
 
-def _preview(own: argparse.Namespace) -> Iterable[object]:
+def _preview(args: argparse.Namespace) -> Iterable[object]:
     from lycoris_composite.look.preview import write_preview
 
-    paths, lines = write_preview(own.config, own.set, own.epoch, own.count, own.out)
+    paths, lines = write_preview(args.config, args.set, args.epoch, args.count, args.out)
     return [*lines, *paths]
 
 
@@ -125,10 +125,10 @@ def _add_gallery(commands: Any) -> None:
     gallery.add_argument("--name", metavar="OUTPUT_NAME", help="which run (default: the one with the newest samples)")
 
 
-def _gallery(own: argparse.Namespace) -> Iterable[object]:
+def _gallery(args: argparse.Namespace) -> Iterable[object]:
     from lycoris_composite.look.gallery import write_gallery
 
-    page, lines = write_gallery(own.output_dir, own.logs, own.name)
+    page, lines = write_gallery(args.output_dir, args.logs, args.name)
     return [*lines, page]
 
 
@@ -140,10 +140,10 @@ def _add_export(commands: Any) -> None:
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="where kohya's <repeats>_<name> folder goes")
 
 
-def _export(own: argparse.Namespace) -> Iterable[object]:
+def _export(args: argparse.Namespace) -> Iterable[object]:
     from lycoris_composite.look.export import export
 
-    folder, count, lines = export(own.config, own.set, own.epochs, own.out)
+    folder, count, lines = export(args.config, args.set, args.epochs, args.out)
     return [*lines, f"{folder}: {count:,} composites"]
 
 
@@ -155,11 +155,11 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--allow_pickle", action="store_true", help="load .ckpt files that hold more than weights")
 
 
-def _run(own: argparse.Namespace, flags: Sequence[str]) -> None:
-    folder = checkout.find(own.sd_scripts)
+def _run(args: argparse.Namespace, flags: Sequence[str]) -> None:
+    folder = checkout.find(args.sd_scripts)
     from lycoris_composite.trainers.kohya.script import Upstream
 
-    Upstream(folder, own.script).run_script(flags, own.allow_pickle)
+    Upstream(folder, args.script).run_script(flags, args.allow_pickle)
 
 
 _COMMANDS = {"setup": _setup, "preview": _preview, "gallery": _gallery, "export": _export}

@@ -65,9 +65,9 @@ def parser() -> argparse.ArgumentParser:
 @environment.set_back()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the stages. Returns 0 when they are done, 2 for the user's mistake, 130 or 143 when somebody stopped it."""
-    own, flags = parser().parse_known_args(arguments)
+    args, flags = parser().parse_known_args(arguments)
     with StopRequest().listening() as stop:
-        return report(lambda: _run(own, flags, stop))
+        return report(lambda: _run(args, flags, stop))
 
 
 def report(action: Callable[[], None]) -> int:
@@ -105,8 +105,8 @@ def _without_secrets(arguments: Sequence[str]) -> list[str]:
     return shown
 
 
-def _run(own: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> None:
-    request = Request(own.config, own.set, flags, own.sd_scripts, own.stage, own.cpu, own.skip_bad)
+def _run(args: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> None:
+    request = Request(args.config, args.set, flags, args.sd_scripts, args.stage, args.cpu, args.skip_bad)
     checked = check_run(request, Refusals(), _say, _is_main_process())
     for line in (*checked.ignored, *checked.data.ignored):
         _say(f"ignored: {line}")
@@ -119,7 +119,7 @@ def _run(own: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> No
         _say(f"sample prompts: the first {MOST_CHARACTERS} of {count} characters")
     with sole_run(checked.lock_file) if _is_main_process() else nullcontext():
         journal = Journal(checked.journal_file)
-        subsets, fresh, anyway = checked.data.subsets, own.fresh, own.continue_anyway
+        subsets, fresh, anyway = checked.data.subsets, args.fresh, args.continue_anyway
         tasks, lines = _from_main_process(lambda: what_is_left(journal, stages, plans, subsets, fresh, anyway))
         for line in lines:
             _say(line)
@@ -131,7 +131,7 @@ def _run(own: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> No
             log = journal.run_log(stage.number, task.record.run)
             skipped = frozenset(checked.data.bad)
             sitting = Sitting(task.record.run, stage.number, stage.output, stop, task.state, skipped, log)
-            _train(replace(task, stage=stage), sitting, checked.trainer, journal, own.allow_pickle)
+            _train(replace(task, stage=stage), sitting, checked.trainer, journal, args.allow_pickle)
     checked.trainer.end()
 
 

@@ -50,13 +50,13 @@ def _missing(subject: str, package: str, module: str, to_install: str) -> Findin
 def _gpu(is_wanted: bool) -> Finding:
     try:
         with kept_quiet():
-            found, is_there = gpus(), has_gpu()
+            cards, is_usable = gpus(), has_gpu()
     except Exception as error:  # a driver that does not fit raises anything
         return Finding("GPU", "cannot be asked", f"{one_line(error)}; mend the driver.", WARNING)
-    if found:
-        names = "; ".join(f"{gpu.name}, {decimal(gpu.free)} of {decimal(gpu.total)} free" for gpu in found)
-        return Finding("GPU", names, "" if is_there else "ACCELERATE_USE_CPU keeps training off it")
-    if is_there:
+    if cards:
+        names = "; ".join(f"{card.name}, {decimal(card.free)} of {decimal(card.total)} free" for card in cards)
+        return Finding("GPU", names, "" if is_usable else "ACCELERATE_USE_CPU keeps training off it")
+    if is_usable:
         return Finding("GPU", "one without CUDA", "nothing here has been run on it", WARNING)
     if not is_wanted:
         return Finding("GPU", "none that torch can use", "not needed with --cpu")
@@ -72,9 +72,9 @@ def _lycoris() -> Finding:
 
 
 def _libraries() -> Finding:
-    found = {name: installed(name) for name in _LIBRARIES}
-    text = ", ".join(f"{name} {version or 'not installed'}" for name, version in found.items())
-    if not all(found.values()):
+    versions = {name: installed(name) for name in _LIBRARIES}
+    text = ", ".join(f"{name} {version or 'not installed'}" for name, version in versions.items())
+    if not all(versions.values()):
         return Finding("libraries", text, "every trainer needs them; run `lycoris-composite setup`.", ERROR)
     try:
         with kept_quiet():
@@ -85,12 +85,12 @@ def _libraries() -> Finding:
 
 
 def _companion(package: str, module: str, use: str) -> Finding:
-    found, reason = installed(package), why_not_importable(module)
-    if found is None:
+    version, reason = installed(package), why_not_importable(module)
+    if version is None:
         return Finding(package, "not installed", f"only for {use}")
     if reason:
-        return Finding(package, f"{found}, but cannot be imported", f"{reason}; only for {use}", WARNING)
-    return Finding(package, found, f"for {use}")
+        return Finding(package, f"{version}, but cannot be imported", f"{reason}; only for {use}", WARNING)
+    return Finding(package, version, f"for {use}")
 
 
 def sd_scripts(given: str | None, script: str, network_module: str) -> list[Finding]:

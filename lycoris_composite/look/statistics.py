@@ -85,8 +85,8 @@ def warnings(plan: Plan, seen: Sequence[Sample], is_all: bool, limit: int | None
 def _cropped(plan: Plan) -> Iterator[str]:
     cropped = []
     for number, character in enumerate(plan.characters):
-        for place, image in enumerate(character.images):
-            share = min(kept_share(image.size, size) for size in plan.panel_sizes(number, place))
+        for index, image in enumerate(character.images):
+            share = min(kept_share(image.size, size) for size in plan.panel_sizes(number, index))
             if share < 1 - _CROPPED:
                 cropped.append(f"{image.path} ({1 - share:.0%})")
     if cropped:

@@ -76,8 +76,7 @@ def check_run(request: Request, refusals: Refusals, say: Callable[[str], None], 
     if done.trainer is not None and done.stages:
         _check_stages(done, request, refusals)
     if done.stages:
-        found = (prompt_file_error(stage.settings, str(request.config)) for stage in done.stages)
-        refusals.each(error for error in found if error)
+        refusals.each(filter(None, (prompt_file_error(stage.settings, str(request.config)) for stage in done.stages)))
         on_bad = partial(_check_bad, is_allowed=request.skip_bad, say=say)
         done.data = read_data(done.stages, done.both[1], refusals, on_bad, show_progress)
         refusals.each(weight_errors(done.stages))

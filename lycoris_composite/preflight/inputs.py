@@ -144,8 +144,8 @@ def with_images(datasets: Iterable[Dataset], plans: Sequence[Plan], skipped: Col
     known = {_how_read(character.subset): character.subset for plan in plans for character in plan.characters}
 
     def read(subset: Subset) -> Subset:
-        found = known.get(_how_read(subset))
-        return replace(subset, images=found.images, small=found.small) if found else read_subset(subset, skipped)
+        same = known.get(_how_read(subset))
+        return replace(subset, images=same.images, small=same.small) if same else read_subset(subset, skipped)
 
     return [replace(dataset, subsets=tuple(map(read, dataset.subsets))) for dataset in datasets]
 
@@ -166,8 +166,8 @@ def input_digests(stages: Sequence[Stage], subsets: Iterable[Subset], show_progr
     inputs = {stage.number: data.union(*(files_of(Path(name)) for _, name in stage.weight_files)) for stage in stages}
     ordered = sorted(set().union(*inputs.values()))
     digests = thread_map(digest, ordered, desc="reading inputs", disable=None if show_progress else True)
-    found = dict(zip(ordered, digests, strict=True))
-    return {number: {os.path.abspath(path): found[path] for path in sorted(paths)} for number, paths in inputs.items()}
+    digest_of = dict(zip(ordered, digests, strict=True))
+    return {number: {os.path.abspath(path): digest_of[path] for path in sorted(paths)} for number, paths in inputs.items()}
 
 
 def duplicates(digests: Mapping[str, str], plans: Sequence[Plan]) -> list[str]:

@@ -62,8 +62,7 @@ def place_of(step: int, batches: int, accumulation: int, max_steps: int) -> tupl
 
 def finish_state(part: Path, sitting: Sitting, epoch: int, step: int, steps: int, asked: bool) -> None:
     """Completes a state folder that the trainer has written: its place in training, and the note."""
-    place = {"current_epoch": epoch, "current_step": step}
-    (part / _TRAIN_STATE).write_text(json.dumps(place), encoding="utf-8")
+    (part / _TRAIN_STATE).write_text(json.dumps({"current_epoch": epoch, "current_step": step}), encoding="utf-8")
     sizes = {path.name: path.stat().st_size for path in sorted(part.iterdir()) if path.is_file()}
     note = {"run": sitting.run, "stage": sitting.stage, "steps": steps, "asked": asked, "files": sizes}
     (part / _NOTE).write_text(json.dumps(note, indent=1), encoding="utf-8")
