@@ -23,7 +23,7 @@ from lycoris_composite.run import environment
 from lycoris_composite.run.files import cannot_write, write_whole
 from lycoris_composite.run.journal import Journal, digest, sole_run
 from lycoris_composite.run.signals import StopRequest
-from lycoris_composite.run.states import Sitting, remove_asked_states
+from lycoris_composite.run.states import Attempt, remove_on_stop_states
 from lycoris_composite.trainers.kernels import exact_kernels
 from lycoris_composite.trainers.trainer import Trainer
 
@@ -130,8 +130,8 @@ def _run(args: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> N
             _write(files)  # again: hours later somebody may have tidied the folder
             log = journal.run_log(stage.number, task.record.run)
             skipped = frozenset(checked.data.bad)
-            sitting = Sitting(task.record.run, stage.number, stage.output, stop, task.state, skipped, log)
-            _train(replace(task, stage=stage), sitting, checked.trainer, journal, args.allow_pickle)
+            attempt = Attempt(task.record.run, stage.number, stage.output, stop, task.state, skipped, log)
+            _train(replace(task, stage=stage), attempt, checked.trainer, journal, args.allow_pickle)
     checked.trainer.end()
 
 
@@ -140,24 +140,24 @@ def _write(files: Mapping[Path, str]) -> None:
         write_whole(path, text)
 
 
-def _train(task: Task, sitting: Sitting, trainer: Trainer, journal: Journal, allow_pickle: bool) -> None:
+def _train(task: Task, attempt: Attempt, trainer: Trainer, journal: Journal, allow_pickle: bool) -> None:
     stage = task.stage
     _say(f"stage {stage.number}: {'composites' if stage.composite else 'single images'} -> {stage.output}")
     if _is_main_process():
         journal.begin(stage.number, replace(task.record, weights=starting_weights(stage)))
     try:
         with exact_kernels(stage.settings, _say):
-            steps, epochs = trainer.run_stage(stage, sitting, allow_pickle)
+            steps, epochs = trainer.run_stage(stage, attempt, allow_pickle)
     except (UserError, OSError, Stopped):
         print(file=sys.stderr)  # what follows would stand on the progress bar's line
         raise
     finally:
-        sitting.stop.waiting = False  # until the next stage takes its steps, nobody looks
+        attempt.stop.waiting = False  # until the next stage takes its steps, nobody looks
     if _is_main_process():
         journal.finish(stage.number, digest(stage.output), steps, epochs)
-        remove_asked_states(stage.output_dir, task.record.run, stage.number)
-    if sitting.stop.signal:
-        raise Stopped(sitting.stop.signal, f"stopped after stage {stage.number}")
+        remove_on_stop_states(stage.output_dir, task.record.run, stage.number)
+    if attempt.stop.signal:
+        raise Stopped(attempt.stop.signal, f"stopped after stage {stage.number}")
 
 
 def _from_main_process(make: Callable[[], Any]) -> Any:
