@@ -115,7 +115,7 @@ def _check_stages(done: Checked, request: Request, refusals: Refusals) -> None:
     where = str(request.config)
     errors = [done.trainer.stage_errors(stage, where) for stage in done.stages]
     errors += [machine_errors(stage.settings, where) for stage in done.stages]
-    if all([refusals.each(each) for each in errors]):
+    if all([refusals.each(each) for each in errors]):  # a list, so that each is asked
         refusals.each(done.trainer.rehearsal_errors(done.both[:1] if request.stage == 1 else done.both, where))
 
 
