@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +35,16 @@ def parser() -> argparse.ArgumentParser:
 
 @environment.set_back()
 def main(arguments: Sequence[str] | None = None) -> int:
-    own, flags = parser().parse_known_args(arguments)
+    args, flags = parser().parse_known_args(arguments)
     for stream in (sys.stdout, sys.stderr):  # a redirect on Windows may know fewer characters than a path has
         stream.reconfigure(errors="backslashreplace")
-    if own.command == "run":
-        return launcher.report(lambda: _run(own, flags))
+    if args.command == "run":
+        return launcher.report(lambda: _run(args, flags))
     if flags:
         parser().error(f"unrecognized arguments: {' '.join(flags)}")
-    if own.command == "doctor":
-        return _doctor(own)
-    return launcher.report(lambda: _COMMANDS[own.command](own))
+    if args.command == "doctor":
+        return _doctor(args)
+    return launcher.report(lambda: _print(_COMMANDS[args.command](args)))
 
 
 def _new(commands: Any, name: str, help: str, example: str, **options: Any) -> argparse.ArgumentParser:
@@ -70,7 +70,7 @@ def _count(most: int | None = None) -> Callable[[str], int]:
     return count
 
 
-def _print(lines: Sequence[object]) -> None:
+def _print(lines: Iterable[object]) -> None:
     for line in lines:
         print(printable(str(line)), flush=True)
 
@@ -83,30 +83,23 @@ def _add_setup(commands: Any) -> None:
     add("--tokenizers", action="store_true", help="fetch CLIP's tokenizers too, as training fetches nothing")
 
 
-def _setup(own: argparse.Namespace) -> None:
-    _print(checkout.setup(own.url, own.ref, own.dir, own.tokenizers))
+def _setup(args: argparse.Namespace) -> Iterable[object]:
+    return checkout.setup(args.url, args.ref, args.dir, args.tokenizers)
 
 
 def _add_doctor(commands: Any) -> None:
-    doctor = _new(
-        commands,
-        "doctor",
-        "say what is there, and what a config would meet",
-        "cg3.toml --set xformers=false",
-        description=_DOCTOR,
-    )
+    example = "cg3.toml --set xformers=false"
+    doctor = _new(commands, "doctor", "say what is there, and what a config would meet", example, description=_DOCTOR)
     _add_config(doctor, nargs="?")
     doctor.add_argument("--sd_scripts", metavar="DIR", help="the sd-scripts clone to use")
     doctor.add_argument("--cpu", action="store_true", help="look as a run with --cpu would")
 
 
-def _doctor(own: argparse.Namespace) -> int:
-    from lycoris_composite.doctor import examine as doctor
-    from lycoris_composite.doctor import findings
+def _doctor(args: argparse.Namespace) -> int:
+    from lycoris_composite.doctor.examine import examine
+    from lycoris_composite.doctor.findings import show
 
-    sections = doctor.examine(own.config, own.set, own.sd_scripts, own.cpu)
-    findings.show(sections)
-    return findings.exit_code(finding for section in sections for finding in section)
+    return show(examine(args.config, args.set, args.sd_scripts, args.cpu))
 
 
 def _add_preview(commands: Any) -> None:
@@ -118,11 +111,11 @@ def _add_preview(commands: Any) -> None:
     preview.add_argument("--out", type=Path, metavar="DIR", help="where to write (default: the config's output_dir)")
 
 
-def _preview(own: argparse.Namespace) -> None:
+def _preview(args: argparse.Namespace) -> Iterable[object]:
     from lycoris_composite.look.preview import write_preview
 
-    paths, lines = write_preview(own.config, own.set, own.epoch, own.count, own.out)
-    _print([*lines, *paths])
+    paths, lines = write_preview(args.config, args.set, args.epoch, args.count, args.out)
+    return [*lines, *paths]
 
 
 def _add_gallery(commands: Any) -> None:
@@ -132,11 +125,11 @@ def _add_gallery(commands: Any) -> None:
     gallery.add_argument("--name", metavar="OUTPUT_NAME", help="which run (default: the one with the newest samples)")
 
 
-def _gallery(own: argparse.Namespace) -> None:
+def _gallery(args: argparse.Namespace) -> Iterable[object]:
     from lycoris_composite.look.gallery import write_gallery
 
-    page, lines = write_gallery(own.output_dir, own.logs, own.name)
-    _print([*lines, page])
+    page, lines = write_gallery(args.output_dir, args.logs, args.name)
+    return [*lines, page]
 
 
 def _add_export(commands: Any) -> None:
@@ -147,31 +140,26 @@ def _add_export(commands: Any) -> None:
     export.add_argument("--out", type=Path, required=True, metavar="DIR", help="where kohya's <repeats>_<name> folder goes")
 
 
-def _export(own: argparse.Namespace) -> None:
+def _export(args: argparse.Namespace) -> Iterable[object]:
     from lycoris_composite.look.export import export
 
-    folder, count, lines = export(own.config, own.set, own.epochs, own.out)
-    _print([*lines, f"{folder}: {count:,} composites"])
+    folder, count, lines = export(args.config, args.set, args.epochs, args.out)
+    return [*lines, f"{folder}: {count:,} composites"]
 
 
 def _add_run(commands: Any) -> None:
-    run = _new(
-        commands,
-        "run",
-        "run an upstream script with [datasets.composite] understood",
-        "train_network.py --dataset_config my.toml ...",
-        allow_abbrev=False,
-    )
+    example = "train_network.py --dataset_config my.toml ..."
+    run = _new(commands, "run", "run an upstream script with [datasets.composite] understood", example, allow_abbrev=False)
     run.add_argument("script", help="e.g. train_network.py or sdxl_train_network.py; all its own flags follow")
     run.add_argument("--sd_scripts", metavar="DIR", help="the sd-scripts clone to use")
     run.add_argument("--allow_pickle", action="store_true", help="load .ckpt files that hold more than weights")
 
 
-def _run(own: argparse.Namespace, flags: Sequence[str]) -> None:
-    folder = checkout.find(own.sd_scripts)
+def _run(args: argparse.Namespace, flags: Sequence[str]) -> None:
+    folder = checkout.find(args.sd_scripts)
     from lycoris_composite.trainers.kohya.script import Upstream
 
-    Upstream(folder, own.script).run_script(flags, own.allow_pickle)
+    Upstream(folder, args.script).run_script(flags, args.allow_pickle)
 
 
 _COMMANDS = {"setup": _setup, "preview": _preview, "gallery": _gallery, "export": _export}

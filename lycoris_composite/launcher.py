@@ -23,7 +23,7 @@ from lycoris_composite.run import environment
 from lycoris_composite.run.files import cannot_write, write_whole
 from lycoris_composite.run.journal import Journal, digest, sole_run
 from lycoris_composite.run.signals import StopRequest
-from lycoris_composite.run.states import Sitting, remove_asked_states
+from lycoris_composite.run.states import Attempt, remove_on_stop_states
 from lycoris_composite.trainers.kernels import exact_kernels
 from lycoris_composite.trainers.trainer import Trainer
 
@@ -64,16 +64,14 @@ def parser() -> argparse.ArgumentParser:
 
 @environment.set_back()
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the stages. 0 when they are done, 2 for a mistake that the user can mend, said in one sentence, 130 or 143
-    when somebody stopped it."""
-    own, flags = parser().parse_known_args(arguments)
+    """Runs the stages. Returns 0 when they are done, 2 for the user's mistake, 130 or 143 when somebody stopped it."""
+    args, flags = parser().parse_known_args(arguments)
     with StopRequest().listening() as stop:
-        return report(lambda: _run(own, flags, stop))
+        return report(lambda: _run(args, flags, stop))
 
 
 def report(action: Callable[[], None]) -> int:
-    """Runs an action for the command line: a UserError, or a disk that refuses, becomes one line and exit code 2. Of what
-    is interrupted before there is anything to go on from, no more is said."""
+    """Runs an action and returns its exit code. A UserError, or a disk that refuses, is printed as one line."""
     try:
         action()
     except KeyboardInterrupt:
@@ -90,14 +88,10 @@ def report(action: Callable[[], None]) -> int:
             print(f"error: {sentence(error)}", file=sys.stderr)
         return 2
     except Stopped as stopped:
-        _say(f"{stopped}; go on with: {shlex.join([*_starter(), *_without_secrets(sys.argv)])}")
+        starter = ["accelerate", "launch"] if "ACCELERATE_DYNAMO_BACKEND" in os.environ else ["python"]
+        _say(f"{stopped}; go on with: {shlex.join([*starter, *_without_secrets(sys.argv)])}")
         return stopped.exit_code
     return 0
-
-
-def _starter() -> list[str]:
-    """What began this command line, as far as it can be seen from inside."""
-    return ["accelerate", "launch"] if "ACCELERATE_DYNAMO_BACKEND" in os.environ else ["python"]
 
 
 def _without_secrets(arguments: Sequence[str]) -> list[str]:
@@ -111,8 +105,8 @@ def _without_secrets(arguments: Sequence[str]) -> list[str]:
     return shown
 
 
-def _run(own: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> None:
-    request = Request(own.config, own.set, flags, own.sd_scripts, own.stage, own.cpu, own.skip_bad)
+def _run(args: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> None:
+    request = Request(args.config, args.set, flags, args.sd_scripts, args.stage, args.cpu, args.skip_bad)
     checked = check_run(request, Refusals(), _say, _is_main_process())
     for line in (*checked.ignored, *checked.data.ignored):
         _say(f"ignored: {line}")
@@ -120,15 +114,13 @@ def _run(own: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> No
     for plan in plans:
         names = ", ".join(character.summary for character in plan.characters)
         _say(f"characters: {names}; {plan.composites} composites an epoch in {len(plan.sizes)} size(s)")
-    if len(plans[0].characters) > MOST_CHARACTERS and not all(
-        stage.settings.sample_prompts or stage.prompts for stage in stages
-    ):
-        _say(f"sample prompts: the first {MOST_CHARACTERS} of {len(plans[0].characters)} characters")
+    count = len(plans[0].characters)
+    if count > MOST_CHARACTERS and not all(stage.settings.sample_prompts or stage.prompts for stage in stages):
+        _say(f"sample prompts: the first {MOST_CHARACTERS} of {count} characters")
     with sole_run(checked.lock_file) if _is_main_process() else nullcontext():
         journal = Journal(checked.journal_file)
-        tasks, lines = _from_main_process(
-            lambda: what_is_left(journal, stages, plans, checked.data.subsets, own.fresh, own.continue_anyway)
-        )
+        subsets, fresh, anyway = checked.data.subsets, args.fresh, args.continue_anyway
+        tasks, lines = _from_main_process(lambda: what_is_left(journal, stages, plans, subsets, fresh, anyway))
         for line in lines:
             _say(line)
         runs = [(task, *effective(task.stage, plans[0], checked.settings.single_size)) for task in tasks]
@@ -138,8 +130,8 @@ def _run(own: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> No
             _write(files)  # again: hours later somebody may have tidied the folder
             log = journal.run_log(stage.number, task.record.run)
             skipped = frozenset(checked.data.bad)
-            sitting = Sitting(task.record.run, stage.number, stage.output, stop, task.state, skipped, log)
-            _train(replace(task, stage=stage), sitting, checked.trainer, journal, own.allow_pickle)
+            attempt = Attempt(task.record.run, stage.number, stage.output, stop, task.state, skipped, log)
+            _train(replace(task, stage=stage), attempt, checked.trainer, journal, args.allow_pickle)
     checked.trainer.end()
 
 
@@ -148,24 +140,24 @@ def _write(files: Mapping[Path, str]) -> None:
         write_whole(path, text)
 
 
-def _train(task: Task, sitting: Sitting, trainer: Trainer, journal: Journal, allow_pickle: bool) -> None:
+def _train(task: Task, attempt: Attempt, trainer: Trainer, journal: Journal, allow_pickle: bool) -> None:
     stage = task.stage
     _say(f"stage {stage.number}: {'composites' if stage.composite else 'single images'} -> {stage.output}")
     if _is_main_process():
         journal.begin(stage.number, replace(task.record, weights=starting_weights(stage)))
     try:
         with exact_kernels(stage.settings, _say):
-            steps, epochs = trainer.run_stage(stage, sitting, allow_pickle)
+            steps, epochs = trainer.run_stage(stage, attempt, allow_pickle)
     except (UserError, OSError, Stopped):
         print(file=sys.stderr)  # what follows would stand on the progress bar's line
         raise
     finally:
-        sitting.stop.waiting = False  # until the next stage takes its steps, nobody looks
+        attempt.stop.waiting = False  # until the next stage takes its steps, nobody looks
     if _is_main_process():
         journal.finish(stage.number, digest(stage.output), steps, epochs)
-        remove_asked_states(stage.output_dir, task.record.run, stage.number)
-    if sitting.stop.signal:
-        raise Stopped(sitting.stop.signal, f"stopped after stage {stage.number}")
+        remove_on_stop_states(stage.output_dir, task.record.run, stage.number)
+    if attempt.stop.signal:
+        raise Stopped(attempt.stop.signal, f"stopped after stage {stage.number}")
 
 
 def _from_main_process(make: Callable[[], Any]) -> Any:

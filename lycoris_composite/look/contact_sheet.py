@@ -31,8 +31,7 @@ def _sized(path: str, size: float) -> Font:
 
 
 def _pieces(text: str, font: Font) -> Iterator[tuple[str, Font]]:
-    """The text in pieces that are each written in one font: the given one, or one of the machine's for what it lacks,
-    Chinese and Japanese above all."""
+    """Splits a text by the font that has its characters: the given font, or another for Chinese and Japanese above all."""
     for piece_font, characters in groupby(text, lambda character: _font_with(character, font)):
         yield "".join(characters), piece_font
 
@@ -46,8 +45,7 @@ def _font_with(character: str, font: Font) -> Font:
 
 @cache
 def _machine_fonts() -> list[str]:
-    """Paths, upright and regular fonts first. The Last Resort font, which matplotlib ships, has a box for every
-    character, so it comes last."""
+    """Paths: upright and regular fonts first, and last matplotlib's Last Resort font, which has a box for everything."""
     from matplotlib.font_manager import fontManager
 
     regular = (400, "normal", "regular")

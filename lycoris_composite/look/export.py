@@ -18,12 +18,9 @@ _FOLDER = "1_composite"  # kohya's <repeats>_<class tokens>
 
 
 def export(path: Path, overrides: Sequence[str], epochs: int, folder: Path) -> tuple[Path, int, list[str]]:
-    """Writes the composites of the first `epochs` epochs to `<folder>/1_composite`, each as a PNG with its caption beside
-    it.
-
-    Returns that folder, how many composites it holds, and lines that say what was left out. Raises UserError where the
-    folder exists: another trainer would train on its old composites too.
-    """
+    """Writes the composites of the first `epochs` epochs to `<folder>/1_composite`, each as a PNG and a caption file.
+    Returns that folder, the number of composites, and lines that say what was left out. Raises UserError if the folder
+    exists: another trainer would train on its old composites too."""
     settings = config.load(path, overrides)
     target = folder / _FOLDER
     if target.exists():

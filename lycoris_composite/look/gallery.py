@@ -42,8 +42,8 @@ class Cell:
 
 
 def write_gallery(output_dir: Path, logs: Path | None = None, name: str | None = None) -> tuple[Path, list[str]]:
-    """Writes <output_name>-gallery.html into the folder. Returns its path, and sentences about what was chosen or left
-    out. Raises UserError where there are no samples."""
+    """Writes <output_name>-gallery.html into the folder. Returns its path, and lines that say what was chosen or left out.
+    Raises UserError if there are no samples."""
     grid, lines = read_grid(output_dir, name)
     curves, why_no_chart = read_curves(grid, output_dir, logs)
     titled = [(grid.stages[index].title.partition(":")[0], curve) for index, curve in curves.items()]

@@ -1,10 +1,8 @@
-"""The losses that a run has logged for TensorBoard, and a drawing of them. Both stages log to one folder; the journal has
-its name."""
+"""The losses that a run has logged for TensorBoard, and a drawing of them. The journal names the folder of both stages."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from glob import escape
 from io import BytesIO
@@ -41,8 +39,8 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class Curve:
-    """A stage's loss at each step: three (n,) arrays. `steps` rise and count from 1. `average` is upstream's, over the
-    last epoch; NaN where it is not logged."""
+    """A stage's loss at each step: three (n,) arrays. `steps` rise, from 1. `average` is upstream's, over the last epoch;
+    NaN where it is not logged."""
 
     steps: np.ndarray
     raw: np.ndarray
@@ -50,11 +48,10 @@ class Curve:
 
 
 def read_curves(grid: Grid, output_dir: Path, logs: Path | None) -> tuple[dict[int, Curve], str]:
-    """The losses by index of the stage, and a sentence that says why there are none at all. Raises UserError where the
-    folder `logs` does not exist."""
+    """The losses by index of the stage, and why there are none at all. Raises UserError if the folder `logs` is missing."""
     if logs is not None and not logs.is_dir():
         raise UserError(f"{logs}: no such folder; give --logs the config's logging_dir.")
-    folders = [logs] if logs else list(dict.fromkeys(filter(None, (_logging_dir(stage, output_dir) for stage in grid.stages))))
+    folders = [logs] if logs else _logging_dirs(grid.stages, output_dir)
     if not folders:
         return {}, "No loss curve: the config's logging_dir is not set or not here (give --logs DIR)."
     try:
@@ -62,22 +59,26 @@ def read_curves(grid: Grid, output_dir: Path, logs: Path | None) -> tuple[dict[i
     except ImportError:
         return {}, "No loss curve: reading the logs needs TensorBoard (pip install tensorboard)."
     journal = Journal(output_dir / f"{grid.output_name}.run.json")
-    with suppress(UserError):  # a torn journal tells nothing
-        journal.read()
+    journal.read(or_nothing=True)
     if logs and not journal.stages and len(grid.stages) == 1:  # a run of sd-scripts' own scripts, whose logs the user names
         curves = {0: _read([logs])}
     else:
-        numbers = {index: stage.number for index, stage in enumerate(grid.stages) if stage.number in journal.stages}
-        curves = {index: _stage_curve(journal, number, folders) for index, number in numbers.items()}
+        curves = {
+            index: _stage_curve(journal, stage.number, folders)
+            for index, stage in enumerate(grid.stages)
+            if stage.number in journal.stages
+        }
     curves = {index: curve for index, curve in curves.items() if len(curve.steps)}
     return curves, "" if curves else f"No loss curve: {folders[0]} holds no losses of this run."
 
 
-def _logging_dir(stage: StageSamples, output_dir: Path) -> Path | None:
-    """The config's, or the folder of that name in or beside the output, in case both were moved."""
-    path = Path(str(stage.settings.logging_dir or "/"))
-    places = path, output_dir / path.name, output_dir.parent / path.name
-    return next((place for place in places if path.name and place.is_dir()), None)
+def _logging_dirs(stages: Sequence[StageSamples], output_dir: Path) -> list[Path]:
+    """Each stage's logging_dir, or the folder of that name in or beside the output, in case both were moved."""
+    dirs = []
+    for path in (Path(stage.settings.logging_dir) for stage in stages if stage.settings.logging_dir):
+        moved = (path, output_dir / path.name, output_dir.parent / path.name) if path.name else ()
+        dirs += [folder for folder in moved if folder.is_dir()][:1]
+    return list(dict.fromkeys(dirs))
 
 
 def _stage_curve(journal: Journal, number: int, folders: Sequence[Path]) -> Curve:
@@ -94,20 +95,17 @@ def _read(runs: Sequence[Path]) -> Curve:
     """The losses in the folders of one run. What cannot be read is passed over."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    raw: dict[int, float] = {}
-    average: dict[int, float] = {}
+    losses: dict[str, dict[int, float]] = {_RAW: {}, _AVERAGE: {}}
     for folder in sorted({file.parent for run in runs for file in run.rglob(_FILES)}):
         events = EventAccumulator(str(folder), size_guidance={"scalars": 0}, purge_orphaned_data=False)
         try:
             events.Reload()
-            tags = events.Tags()["scalars"]
-            raw |= _by_step(events.Scalars(_RAW)) if _RAW in tags else {}
-            average |= _by_step(events.Scalars(_AVERAGE)) if _AVERAGE in tags else {}
+            for tag in losses.keys() & events.Tags()["scalars"]:
+                losses[tag] |= _by_step(events.Scalars(tag))
         except Exception:  # a torn or foreign file raises whatever its parser stumbles over
             continue
-    steps = sorted(raw)
-    averages = [average.get(step, np.nan) for step in steps]
-    return Curve(np.array(steps), np.array([raw[step] for step in steps]), np.array(averages))
+    steps = sorted(losses[_RAW])
+    return Curve(np.array(steps), *(np.array([by_step.get(step, np.nan) for step in steps]) for by_step in losses.values()))
 
 
 def _by_step(events: Iterable[Any]) -> dict[int, float]:
@@ -178,10 +176,12 @@ def _plot(axes: Axes, curves: Sequence[tuple[str, Curve]], palette: Palette, mos
 
 def _range(curves: Sequence[Curve]) -> tuple[float, float]:
     """Room for every average, and for 98 % of the raw losses: the few beyond would press the rest together."""
-    averages, raw = (np.concatenate([getattr(curve, name) for curve in curves]) for name in ("average", "raw"))
-    averages, raw = averages[np.isfinite(averages)], raw[np.isfinite(raw)]
-    if not len(averages) or not len(raw):
+    average = np.concatenate([curve.average for curve in curves])
+    raw = np.concatenate([curve.raw for curve in curves])
+    average, raw = average[np.isfinite(average)], raw[np.isfinite(raw)]
+    if not len(average) or not len(raw):
         return 0.0, 1.0
-    lowest, highest = min(averages.min(), np.percentile(raw, 1)), max(averages.max(), np.percentile(raw, 99))
+    shown = [*average, *np.percentile(raw, [1, 99])]
+    lowest, highest = float(min(shown)), float(max(shown))
     room = (highest - lowest) * 0.08 or abs(highest) * 0.1 or 0.1
-    return float(lowest - room), float(highest + 2 * room)
+    return lowest - room, highest + 2 * room

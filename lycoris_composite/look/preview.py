@@ -40,8 +40,7 @@ class DatasetPreview:
 
 @dataclass(frozen=True)
 class Preview:
-    """All that page and sheet show. `costs` are those of stage 1 and 2. `limit` is a caption's in tokens; None where
-    nothing counts them."""
+    """All that page and sheet show. `costs` are of stage 1 and 2. `limit` is a caption's, in tokens, if they are counted."""
 
     name: str
     epoch: int
@@ -77,8 +76,8 @@ class Preview:
 def write_preview(
     path: Path, overrides: Sequence[str], epoch: int, count: int, folder: Path | None
 ) -> tuple[list[Path], Sequence[str]]:
-    """Writes `<output_name>-preview.html` and `.png` to the folder, else to output_dir. Returns their paths, and what is
-    worth a look. Raises UserError for data that cannot be trained on."""
+    """Writes `<output_name>-preview.html` and `.png` to the folder, else to output_dir. Returns their paths and the
+    warnings. Raises UserError for data that cannot be trained on."""
     settings = config.load(path, overrides)
     preview = make_preview(settings, epoch, count)
     folder = folder or Path(settings.kohya.output_dir)
@@ -98,13 +97,10 @@ def make_preview(settings: config.Settings, epoch: int, count: int) -> Preview:
     for plan in reading.plans:
         lines += _warnings(reading, plan, limit)
         samples = chosen(list(islice(reading.in_order(plan, epoch), _MOST_READ)), count)
-        pictures = thread_map(_picture, samples, desc="drawing composites", disable=None)
+        composites = [sample.composite for sample in samples]
+        pictures = thread_map(composite_picture, composites, desc="drawing composites", disable=None)
         datasets.append(DatasetPreview(plan, list(zip(samples, pictures, strict=True))))
     return Preview(reading.stages[1].name, epoch, lines, datasets, reading.costs, limit)
-
-
-def _picture(sample: Sample) -> Image.Image:
-    return composite_picture(sample.composite)
 
 
 def _warnings(reading: Reading, plan: Plan, limit: int | None) -> list[str]:
@@ -119,12 +115,12 @@ def _warnings(reading: Reading, plan: Plan, limit: int | None) -> list[str]:
 def chosen(samples: Sequence[Sample], count: int) -> list[Sample]:
     """At most `count` of the samples, in their order: the first of every ordered pair of characters, then the second …"""
     times: Counter[tuple[str, ...]] = Counter()
-    ranks = []
-    for place, sample in enumerate(samples):
+    turns = []  # for each sample, how often its pair has come, and its index
+    for index, sample in enumerate(samples):
         pair = tuple(panel.character.trigger for panel in sample.composite.panels)
         times[pair] += 1
-        ranks.append((times[pair], place))
-    return [samples[place] for place in sorted(place for _, place in sorted(ranks)[:count])]
+        turns.append((times[pair], index))
+    return [samples[index] for index in sorted(index for _, index in sorted(turns)[:count])]
 
 
 # --- the page --------------------------------------------------------------------------------------------------------
@@ -157,10 +153,8 @@ _MOST_NAMED = 12  # characters
 def sheet_of(preview: Preview) -> Image.Image:
     """The contact sheet: a title, warnings, and rows of composites with their captions."""
     text, small = sheets.dejavu(17), sheets.dejavu(14)
-    legend = [
-        ("name", "name "),
-        *((f"tags{n}", f"tags on the {name} ") for n, name in enumerate(preview.datasets[0].plan.sides)),
-    ]
+    sides = enumerate(preview.datasets[0].plan.sides)
+    legend = [("name", "name "), *((f"tags{number}", f"tags on the {side} ") for number, side in sides)]
     warnings = [[("warning", line)] for line in preview.warnings]
     head = [
         sheets.text_block([[("name", preview.title)]], sheets.dejavu(28, bold=True), _WIDTH),
@@ -183,7 +177,10 @@ def sheet_of(preview: Preview) -> Image.Image:
 def _who_is_who(preview: Preview) -> list[list[sheets.Span]]:
     """A line for each character: its trigger word, its folder, and where the trigger word is from."""
     characters = preview.characters
-    lines = [[("name", f"{one.trigger} "), ("muted", f"{_folder(one)}: {one.how}")] for one in characters[:_MOST_NAMED]]
+    lines = [
+        [("name", f"{character.trigger} "), ("muted", f"{_folder(character)}: {character.how}")]
+        for character in characters[:_MOST_NAMED]
+    ]
     if len(characters) > _MOST_NAMED:
         lines.append([("muted", f"and {len(characters) - _MOST_NAMED} more, which the page has")])
     return lines

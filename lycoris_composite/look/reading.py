@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from pathlib import Path
 
 from lycoris_composite.composites.captions import Budget
 from lycoris_composite.composites.plan import CACHED_PIXEL_EPOCHS, Plan
@@ -42,28 +40,25 @@ class Reading:
         """That of stage 2."""
         return self.costs[1].schedule
 
-    def samples(self, plan: Plan, epoch: int) -> Iterator[Sample]:
-        """An epoch's samples of a plan, batch by batch."""
-        return samples(plan, epoch, self._warm_up, self.budget)
-
-    @property
-    def _warm_up(self) -> Schedule | None:
-        """What `token_warmup_step` is counted by; the embedded trainer does not know it."""
-        return None if self.stages[1].trainer == "builtin" else self.schedule
+    def samples(self, plan: Plan, epoch: int, batches: Iterable[int] | None = None) -> Iterator[Sample]:
+        """An epoch's samples of a plan, batch by batch. The embedded trainer does not know `token_warmup_step`."""
+        schedule = None if self.stages[1].trainer == "builtin" else self.schedule
+        return samples(plan, epoch, schedule, self.budget, batches)
 
     def in_order(self, plan: Plan, epoch: int) -> Iterator[Sample]:
-        """The same, in the order of training."""
-        counts = [one.batches for one in self.plans]
-        start = list(accumulate(counts, initial=0))[self.plans.index(plan)]
-        places = {batch: place for place, batch in enumerate(epoch_order(sum(counts), plan.seed, epoch))}
-        batches = sorted(range(plan.batches), key=lambda batch: places[start + batch])
-        return samples(plan, epoch, self._warm_up, self.budget, batches)
+        """The same, in the order of training, which mixes the batches of all plans."""
+        counts = [each.batches for each in self.plans]
+        start = sum(counts[: self.plans.index(plan)])
+        order = epoch_order(sum(counts), plan.seed, epoch)
+        return self.samples(plan, epoch, [batch - start for batch in order if 0 <= batch - start < plan.batches])
 
 
 def read(settings: Settings) -> Reading:
-    """Reads the data as training will, but for files that cannot be used. Raises UserError for data that no run would
-    take."""
-    upstream = _upstream(settings)
+    """Reads the data as training will, without the files that cannot be used. Raises UserError for data that no run takes."""
+    try:
+        upstream = None if settings.trainer == "builtin" else checkout.find()
+    except UserError:
+        upstream = None  # no sd-scripts yet
     if upstream is not None and not checkout.leaves_out_small_pictures(upstream):
         settings = without_skip(settings)
     first, second = stages_of(settings)
@@ -78,14 +73,6 @@ def read(settings: Settings) -> Reading:
     budget, notes = _budget(second)
     notes += [*data.ignored, *_not_shown(second.settings)]
     return Reading((first, second), plans, costs, budget, data.bad, notes)
-
-
-def _upstream(settings: Settings) -> Path | None:
-    """The sd-scripts that a run would take; None where it takes none, or there is none yet."""
-    try:
-        return None if settings.trainer == "builtin" else checkout.find()
-    except UserError:
-        return None
 
 
 def _not_shown(settings: KohyaSettings) -> Iterator[str]:

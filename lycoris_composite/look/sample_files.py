@@ -1,13 +1,13 @@
-"""A folder that training writes to, as plain data: which runs it holds, and which sample belongs in which row and
-column. Training may be writing at this moment, so a file that is incomplete or not ours is passed over."""
+"""The samples in an output folder as a table of prompts and epochs. Training may be writing there at this moment, so a
+file that is incomplete or not ours is passed over."""
 
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.config.prompts import Prompt, read_prompts
@@ -22,8 +22,8 @@ _FILE = re.compile(r"(?:(?P<name>.+)_)?(?P<epoch>e?)(?P<count>\d{6,})_(?P<number
 
 @dataclass(frozen=True)
 class Picture:
-    """A sample. `count` is of epochs where `is_epoch`, else of steps; `number` is the prompt's, from 0; `time` is the
-    training machine's clock, as digits down to seconds."""
+    """A sample after `count` epochs or steps. `number` is the prompt's, from 0. `time` is the training machine's clock, as
+    digits down to seconds."""
 
     path: Path
     output_name: str
@@ -40,7 +40,7 @@ class Picture:
 
 
 Column = Sequence[Picture]  # those of an epoch or a step, the newest first
-RowKey = tuple[Prompt, int]  # a prompt, and how many equal ones stand before it
+Row = tuple[Prompt, int]  # a prompt, and how many equal ones stand before it
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,7 @@ class StageSamples:
 
 @dataclass(frozen=True)
 class Grid:
-    """Prompts down, the columns of all stages across. `cells` holds by (row, column) the pictures that could stand there,
-    the newest first."""
+    """Prompts down, the columns of all stages across. `cells` holds the pictures of each (row, column), the newest first."""
 
     output_name: str
     stages: Sequence[StageSamples]
@@ -107,10 +106,11 @@ def _chosen(pictures: Sequence[Picture], output_dir: Path, wanted: str | None) -
 
 
 def _stages(output_dir: Path, name: str, pictures: Sequence[Picture]) -> list[StageSamples]:
-    """Both stages, or the one that there is. A run of upstream's own scripts has one: it leaves no file of a stage 1 and
-    no journal."""
+    """Both stages, or the one that there is. Upstream's own scripts leave one: no file of a stage 1 and no journal."""
     first = f"{name}{_FIRST}"
-    drawn = {picture.output_name for picture in pictures}
+    drawn: dict[str, list[Picture]] = defaultdict(list)
+    for picture in pictures:
+        drawn[picture.output_name].append(picture)
     ours = (f"{first}.toml", f"{first}.safetensors", f"{name}.run.json")
     if first in drawn or any((output_dir / file).is_file() for file in ours):
         titles = {first: "Stage 1: single characters", name: "Stage 2: composites"}
@@ -120,24 +120,24 @@ def _stages(output_dir: Path, name: str, pictures: Sequence[Picture]) -> list[St
     for output_name, title in titles.items():
         config = output_dir / f"{output_name}.toml"
         if output_name in drawn or config.is_file():
-            columns = _columns([picture for picture in pictures if picture.output_name == output_name])
-            stages.append(StageSamples(title, 1 if output_name == first else 2, columns, KohyaSettings(_settings(config))))
+            number = 1 if output_name == first else 2
+            stages.append(StageSamples(title, number, _columns(drawn[output_name]), _settings(config)))
     return stages
 
 
-def _settings(path: Path) -> dict[str, Any]:
+def _settings(path: Path) -> KohyaSettings:
     try:
-        return flatten(read_toml(path))
+        return KohyaSettings(flatten(read_toml(path)))
     except UserError:
-        return {}
+        return KohyaSettings({})
 
 
 def _columns(pictures: Sequence[Picture]) -> list[Column]:
-    """Columns in training order. A stage that has epoch and step samples is ordered by file time, because no number says
-    how many steps an epoch has."""
-    columns: dict[str, list[Picture]] = {}
+    """Columns in training order: by time where epochs and steps are mixed, because no file says how many steps an epoch
+    has."""
+    columns: dict[str, list[Picture]] = defaultdict(list)
     for picture in pictures:
-        columns.setdefault(picture.label, []).append(picture)
+        columns[picture.label].append(picture)
     is_mixed = len({picture.is_epoch for picture in pictures if picture.count}) > 1
 
     def order(column: Column) -> tuple:
@@ -152,23 +152,23 @@ def _table(stages: Sequence[StageSamples], output_dir: Path) -> tuple[list[Promp
     may have its own prompt file. The second of two equal prompts gets its own row."""
     files = [_prompts(stage, output_dir) for stage in stages]
     fallback = next(filter(None, files), [])
-    keys: list[RowKey] = []
-    found: dict[tuple[RowKey, int], list[Picture]] = {}
+    every: list[Row] = []
+    cells: dict[tuple[Row, int], list[Picture]] = defaultdict(list)
     columns = 0
     for stage, prompts in zip(stages, files, strict=True):
         count = max((picture.number + 1 for column in stage.columns for picture in column), default=0)
-        stage_keys = _row_keys(prompts or fallback, count)
-        for place, column in enumerate(stage.columns, start=columns):
+        stage_rows = _rows(prompts or fallback, count)
+        for index, column in enumerate(stage.columns, start=columns):
             for picture in column:
-                found.setdefault((stage_keys[picture.number], place), []).append(picture)
-        keys += stage_keys
+                cells[stage_rows[picture.number], index].append(picture)
+        every += stage_rows
         columns += len(stage.columns)
-    drawn = {key for key, _ in found}
-    rows = [key for key in dict.fromkeys(keys) if key in drawn]
-    return [prompt for prompt, _ in rows], {(rows.index(key), column): cell for (key, column), cell in found.items()}
+    drawn = {row for row, _ in cells}
+    rows = [row for row in dict.fromkeys(every) if row in drawn]
+    return [prompt for prompt, _ in rows], {(rows.index(row), column): cell for (row, column), cell in cells.items()}
 
 
-def _row_keys(prompts: Sequence[Prompt], count: int) -> list[RowKey]:
+def _rows(prompts: Sequence[Prompt], count: int) -> list[Row]:
     """Of the prompts from 0 to `count`. Where the file has fewer, a number stands for the prompt."""
     known = [*prompts[:count], *(Prompt(f"prompt {number + 1}") for number in range(len(prompts), count))]
     return [(prompt, known[:number].count(prompt)) for number, prompt in enumerate(known)]

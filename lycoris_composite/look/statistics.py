@@ -39,8 +39,7 @@ class Sample:
 def samples(
     plan: Plan, epoch: int, schedule: Schedule | None, budget: Budget | None, batches: Iterable[int] | None = None
 ) -> Iterator[Sample]:
-    """The samples of an epoch, or of some of its batches in their order. `schedule` is None for a trainer that does not
-    know `token_warmup_step`."""
+    """The samples of an epoch, or of these batches of it. Without a `schedule` there is no `token_warmup_step`."""
     for batch in range(plan.batches) if batches is None else batches:
         progress = Progress() if schedule is None else schedule.progress(epoch, batch, plan.batches)
         for index in plan.batch(epoch, batch):
@@ -62,15 +61,14 @@ def untaught(plan: Plan) -> list[Character]:
 
 
 def unbalanced(plan: Plan) -> list[tuple[Character, Character]]:
-    """Characters with far fewer images than another, each before the one that has most. A character does not appear in
-    more composites for having more images, so each of the few is seen more often."""
+    """Pairs of a character with far fewer images, and the one that has most. All characters appear in as many composites,
+    so each of the few images is seen more often."""
     most = max(plan.characters, key=lambda character: len(character.images))
     return [(few, most) for few in plan.characters if len(few.images) < _FEW * len(most.images)]
 
 
 def warnings(plan: Plan, seen: Sequence[Sample], is_all: bool, limit: int | None) -> list[str]:
-    """What is worth a look before training, most important first. `seen` are the samples of all of training, or of its
-    beginning."""
+    """What is worth a look before training, most important first. `seen` are its samples, or the first of them."""
     lines = [
         f'"{character.trigger}" stands in no caption of {character.subset.folder}: stage 1 does not teach it, composites '
         "alone do; write it into the captions."
@@ -87,8 +85,8 @@ def warnings(plan: Plan, seen: Sequence[Sample], is_all: bool, limit: int | None
 def _cropped(plan: Plan) -> Iterator[str]:
     cropped = []
     for number, character in enumerate(plan.characters):
-        for place, image in enumerate(character.images):
-            share = min(kept_share(image.size, size) for size in plan.panel_sizes(number, place))
+        for index, image in enumerate(character.images):
+            share = min(kept_share(image.size, size) for size in plan.panel_sizes(number, index))
             if share < 1 - _CROPPED:
                 cropped.append(f"{image.path} ({1 - share:.0%})")
     if cropped:
@@ -108,8 +106,8 @@ def _over_limit(seen: Sequence[Sample], limit: int | None) -> Iterator[str]:
 
 
 def _one_sided(plan: Plan, seen: Sequence[Sample], is_all: bool) -> Iterator[str]:
-    """Tags that are seen on one side only. A tag that is seen n times is so by chance with a probability of 2 / 2**n,
-    which is why a part of training has to show it more often."""
+    """Tags that are seen on one side only. By chance that happens to a tag seen n times with a probability of 2 / 2**n, so
+    a part of training has to show it more often than all of it."""
     sides: dict[str, list[int]] = defaultdict(lambda: [0] * plan.panels)
     for sample in seen:
         for side, tags in enumerate(sample.parts.tags if sample.parts else ()):

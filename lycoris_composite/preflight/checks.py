@@ -53,15 +53,12 @@ class Checked:
     @property
     def journal_file(self) -> Path:
         """Where the run writes down what it has finished."""
-        return self._run_file("json")
+        return self.stages[0].output_dir / f"{self.settings.output_name}.run.json"
 
     @property
     def lock_file(self) -> Path:
         """What the run holds while it writes."""
-        return self._run_file("lock")
-
-    def _run_file(self, suffix: str) -> Path:
-        return self.stages[0].output_dir / f"{self.settings.output_name}.run.{suffix}"
+        return self.journal_file.with_suffix(".lock")
 
 
 def check_run(request: Request, refusals: Refusals, say: Callable[[str], None], show_progress: bool = True) -> Checked:
@@ -79,8 +76,7 @@ def check_run(request: Request, refusals: Refusals, say: Callable[[str], None], 
     if done.trainer is not None and done.stages:
         _check_stages(done, request, refusals)
     if done.stages:
-        found = (prompt_file_error(stage.settings, str(request.config)) for stage in done.stages)
-        refusals.each(error for error in found if error)
+        refusals.each(filter(None, (prompt_file_error(stage.settings, str(request.config)) for stage in done.stages)))
         on_bad = partial(_check_bad, is_allowed=request.skip_bad, say=say)
         done.data = read_data(done.stages, done.both[1], refusals, on_bad, show_progress)
         refusals.each(weight_errors(done.stages))
@@ -93,8 +89,7 @@ def _check_settings(done: Checked, request: Request, refusals: Refusals, say: Ca
     settings = done.settings
     with refusals.collecting():
         done.trainer = trainer_of(settings.trainer, request.sd_scripts)
-    trainer = done.trainer
-    if trainer is not None:
+    if trainer := done.trainer:
         flags: dict[str, Any] = {}
         with refusals.collecting():
             flags = trainer.given_flags(request.flags)
@@ -105,17 +100,22 @@ def _check_settings(done: Checked, request: Request, refusals: Refusals, say: Ca
             done.ignored += map(sentence, trainer.option_errors(settings.kohya, str(request.config)))
             if SKIP not in trainer.known_options():
                 settings = without_skip(settings)
-    done.settings = _on_cpu(settings, say) if request.cpu else settings
+    if request.cpu:
+        environment.stay_on_cpu()
+        kohya, lines = without_cuda(settings.kohya)
+        settings = replace(settings, kohya=kohya, stage2=without_cuda(settings.stage2)[0])
+        for line in lines:
+            say(f"--cpu: {line}")
+    done.settings = settings
 
 
 def _check_stages(done: Checked, request: Request, refusals: Refusals) -> None:
     """What the trainer, and the machine that it runs on, refuses of the stages. Where nothing is wrong with either alone,
     they are rehearsed: stage 2 has to fit stage 1 also where it runs alone."""
-    where, clean = str(request.config), True
-    for errors in (done.trainer.stage_errors, lambda stage, where: machine_errors(stage.settings, where)):
-        for stage in done.stages:
-            clean = refusals.each(errors(stage, where)) and clean
-    if clean:
+    where = str(request.config)
+    errors = [done.trainer.stage_errors(stage, where) for stage in done.stages]
+    errors += [machine_errors(stage.settings, where) for stage in done.stages]
+    if all([refusals.each(each) for each in errors]):  # a list, so that each is asked
         refusals.each(done.trainer.rehearsal_errors(done.both[:1] if request.stage == 1 else done.both, where))
 
 
@@ -128,8 +128,7 @@ def _check_bad(bad: Mapping[str, str], is_allowed: bool, say: Callable[[str], No
 
 
 def trainer_of(name: str, sd_scripts: str | None) -> Trainer:
-    """What trains a stage. Imported only now: torch and upstream take seconds, and a mistake in the config should not
-    cost them."""
+    """What trains a stage. Imported only now: a mistake in the config should not cost the seconds that torch takes."""
     if name != BUILTIN:
         folder = checkout.find(sd_scripts)
         from lycoris_composite.trainers.kohya.script import Upstream
@@ -147,11 +146,3 @@ def without_set(given: dict, overrides: Sequence[str]) -> dict:
     keys = {override.partition("=")[0].strip() for override in overrides}
     keys = {key.rpartition(".")[2] for key in keys if not key.startswith("composite.")}
     return {key: value for key, value in given.items() if key not in keys}
-
-
-def _on_cpu(settings: config.Settings, say: Callable[[str], None]) -> config.Settings:
-    environment.stay_on_cpu()
-    kohya, lines = without_cuda(settings.kohya)
-    for line in lines:
-        say(f"--cpu: {line}")
-    return replace(settings, kohya=kohya, stage2=without_cuda(settings.stage2)[0])

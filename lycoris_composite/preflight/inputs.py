@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,13 +12,7 @@ from pathlib import Path
 from tqdm.contrib.concurrent import thread_map
 
 from lycoris_composite.composites.plan import Plan
-from lycoris_composite.config.datasets import (
-    TRAINERS,
-    Dataset,
-    datasets_of,
-    ignored_folders,
-    plan_of,
-)
+from lycoris_composite.config.datasets import TRAINERS, Dataset, datasets_of, ignored_folders, plan_of
 from lycoris_composite.config.stages import Stage
 from lycoris_composite.data.buckets import Canvas, has_no_bucket
 from lycoris_composite.data.characters import (
@@ -41,8 +36,8 @@ _MOST_SHOWN = 10
 
 @dataclass
 class Data:
-    """What a run reads, as far as it could be read. `singles` are stage 1's datasets with their images, `bad` holds images
-    that cannot be used, and why; `ignored` says what lies there and is not read."""
+    """What a run reads. `singles` are stage 1's datasets with their images. `bad` says why an image cannot be used, by its
+    path. `ignored` says what lies there and is not read."""
 
     singles: list[Dataset] = field(default_factory=list)
     plans: list[Plan] = field(default_factory=list)
@@ -86,9 +81,9 @@ def bad_files(datasets: Iterable[Dataset], show_progress: bool) -> dict[str, str
     """Every image that cannot be used, itself or for its caption, and why. Reads all of them, in parallel. Raises UserError
     for regularization without images, which upstream would leave out."""
     datasets = list(datasets)
-    every = [one for dataset in datasets for one in (*dataset.subsets, *dataset.regularization)]
-    every.sort(key=lambda one: -math.prod(one.largest_skipped or (0, 0)))  # the one that reads most wins
-    subsets: dict[str, Subset] = {one.folder: one for one in every}
+    every = [subset for dataset in datasets for subset in (*dataset.subsets, *dataset.regularization)]
+    every.sort(key=lambda subset: -math.prod(subset.largest_skipped or (0, 0)))  # the one that reads most wins
+    subsets: dict[str, Subset] = {subset.folder: subset for subset in every}
     for subset in (subset for dataset in datasets for subset in dataset.regularization):
         if not image_paths(subset):
             raise UserError(f"{subset.folder}: no regularization images in it; add some, or take it out of the config.")
@@ -100,17 +95,15 @@ def bad_files(datasets: Iterable[Dataset], show_progress: bool) -> dict[str, str
 
 def _why_bad(path: Path, subset: Subset, canvases: Collection[Canvas]) -> str | None:
     reason = why_unusable(path, subset)
-    if reason is None and canvases:
-        width, height = image_size(path)
-        if is_too_small((width, height), subset):
-            return None
-        step = next((canvas.multiple for canvas in canvases if has_no_bucket((width, height), canvas)), None)
-        if step is not None:
-            reason = (
-                f"{path}: its {width}x{height} pixels make less than a bucket step, {step}, and bucket_no_upscale leaves "
-                "them so; enlarge it, lower bucket_reso_steps, or set bucket_no_upscale = false."
+    if reason or not canvases or is_too_small(size := image_size(path), subset):
+        return reason
+    for canvas in canvases:
+        if has_no_bucket(size, canvas):
+            return (
+                f"{path}: its {size[0]}x{size[1]} pixels make less than a bucket step, {canvas.multiple}, and "
+                "bucket_no_upscale leaves them so; enlarge it, lower bucket_reso_steps, or set bucket_no_upscale = false."
             )
-    return reason
+    return None
 
 
 def plans_of(stage: Stage, datasets: Sequence[Dataset], skipped: Collection[str], by_separator: bool = False) -> list[Plan]:
@@ -119,13 +112,11 @@ def plans_of(stage: Stage, datasets: Sequence[Dataset], skipped: Collection[str]
 
 
 def passed_over(stages: Sequence[Stage], singles: Iterable[Dataset], plans: Sequence[Plan]) -> list[str]:
-    """A line for each kind of file and each folder that nobody reads, or reads otherwise than it looks. `singles` are
-    stage 1's datasets with their images."""
+    """A line for each kind of file and each folder that is not read, or not read as it looks. `singles`: see `Data`."""
     lines = [line for stage in stages for line in ignored_folders(stage.settings)]
     joined = [character.subset for plan in plans for character in plan.characters]
     lines += filter(None, map(unread_captions, joined))
-    first = next((stage for stage in stages if stage.composite is None), None)
-    latents = _cached_latents(first) if first else None
+    latents = next((_cached_latents(stage) for stage in stages if stage.composite is None), None)
     seen: dict[str, tuple[Subset, str | None]] = {subset.folder: (subset, None) for subset in joined}
     for dataset in singles:
         seen |= {subset.folder: (subset, latents) for subset in (*dataset.subsets, *dataset.regularization)}
@@ -141,8 +132,8 @@ def _cached_latents(stage: Stage) -> str | None:
 
 
 def replaced_pictures(stage: Stage, before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """A line for each folder whose pictures changed since an earlier run, while upstream's latents of those may lie there.
-    `before` and `now` are digests by path."""
+    """A line for each folder with pictures that changed since an earlier run and may have upstream's old latents beside
+    them. `before` and `now` are digests by path."""
     latents = _cached_latents(stage)
     changed = [path for path, content in now.items() if before.get(path, content) != content and is_picture(path)]
     return list(replaced(changed, latents)) if latents else []
@@ -153,8 +144,8 @@ def with_images(datasets: Iterable[Dataset], plans: Sequence[Plan], skipped: Col
     known = {_how_read(character.subset): character.subset for plan in plans for character in plan.characters}
 
     def read(subset: Subset) -> Subset:
-        found = known.get(_how_read(subset))
-        return replace(subset, images=found.images, small=found.small) if found else read_subset(subset, skipped)
+        same = known.get(_how_read(subset))
+        return replace(subset, images=same.images, small=same.small) if same else read_subset(subset, skipped)
 
     return [replace(dataset, subsets=tuple(map(read, dataset.subsets))) for dataset in datasets]
 
@@ -166,8 +157,7 @@ def _how_read(subset: Subset) -> tuple:
 
 
 def input_digests(stages: Sequence[Stage], subsets: Iterable[Subset], show_progress: bool) -> dict[int, dict[str, str]]:
-    """By each stage's number: digests of the files that it reads, by absolute path: all subsets' images and captions,
-    weights, and the dataset_config."""
+    """For each stage, by its number: digests of its images, captions, weights and dataset_config, by absolute path."""
     data: set[Path] = set()
     for subset in subsets:
         captions = (caption_file(image.path, subset) for image in subset.images)
@@ -176,18 +166,17 @@ def input_digests(stages: Sequence[Stage], subsets: Iterable[Subset], show_progr
     inputs = {stage.number: data.union(*(files_of(Path(name)) for _, name in stage.weight_files)) for stage in stages}
     ordered = sorted(set().union(*inputs.values()))
     digests = thread_map(digest, ordered, desc="reading inputs", disable=None if show_progress else True)
-    found = dict(zip(ordered, digests, strict=True))
-    return {number: {os.path.abspath(path): found[path] for path in sorted(paths)} for number, paths in inputs.items()}
+    digest_of = dict(zip(ordered, digests, strict=True))
+    return {number: {os.path.abspath(path): digest_of[path] for path in sorted(paths)} for number, paths in inputs.items()}
 
 
 def duplicates(digests: Mapping[str, str], plans: Sequence[Plan]) -> list[str]:
     """A line for each picture that is there more than once: it counts more than others, or shows two characters."""
     paths = sorted({image.path for plan in plans for character in plan.characters for image in character.images})
-    same: dict[str, list[str]] = {}
+    same: dict[str, list[str]] = defaultdict(list)
     for path in paths:
-        same.setdefault(digests[os.path.abspath(path)], []).append(path)
-    groups = [group for group in same.values() if len(group) > 1]
-    return shortened([f"the same picture: {', '.join(shortened(group))}" for group in groups])
+        same[digests[os.path.abspath(path)]].append(path)
+    return shortened([f"the same picture: {', '.join(shortened(group))}" for group in same.values() if len(group) > 1])
 
 
 def shortened(lines: list[str], most: int = _MOST_SHOWN) -> list[str]:

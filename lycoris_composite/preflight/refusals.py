@@ -18,8 +18,8 @@ class Refusals:
 
     @contextmanager
     def collecting(self, is_long: bool = False) -> Iterator[None]:
-        """Collects the refusal that the block raises; the checks go on after the block. Any other exception is collected
-        only if nothing was refused before it. A long block shows its progress. The launcher's raises them all."""
+        """Collects the refusal that the block raises, and the checks go on after it; the launcher's raises it. Any other
+        exception is collected only if nothing was refused before. A long block shows its progress."""
         if not self._collects:
             yield
             return

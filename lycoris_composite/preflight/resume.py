@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -37,21 +37,21 @@ def what_is_left(
     fresh: bool,
     continue_anyway: bool,
 ) -> tuple[list[Task], list[str]]:
-    """What is left to do, and lines to say first; reads the journal and every input. `subsets` are all that the stages
-    read. The caller holds the run's lock, and no process of the run writes yet. Raises UserError where an interrupted run
-    was another one."""
-    earlier = Journal(journal.path)
-    earlier.read(without=[0])  # whatever is left of it, --fresh or not
-    journal.read(without=[stage.number for stage in stages] if fresh else [])
+    """What is left to do, and lines to say first. Reads the journal and every input. `subsets` are all that the stages read.
+    The caller holds the run's lock. Raises UserError if the settings or files of an interrupted run have changed."""
+    journal.read(or_nothing=fresh)
+    first = stages[0]
+    before = journal.stages.get(first.number)
+    if fresh:
+        for stage in stages:
+            journal.stages.pop(stage.number, None)
     _remove_leftovers({stage.output_dir for stage in stages}, journal.path.with_suffix(".lock"))
     records = _records(stages, subsets)
     if not continue_anyway:
         check_unchanged(journal, stages, records)
     tasks, lines = tasks_of(journal, stages, records)
-    first = stages[0]
-    before = earlier.stages[first.number].inputs if first.number in earlier.stages else {}
-    inputs = records[first.number].inputs
-    return tasks, [*replaced_pictures(first, before, inputs), *duplicates(inputs, plans), *lines]
+    now = records[first.number].inputs
+    return tasks, [*replaced_pictures(first, before.inputs if before else {}, now), *duplicates(now, plans), *lines]
 
 
 def _remove_leftovers(folders: set[Path], own_lock: Path) -> None:
@@ -65,8 +65,7 @@ def _remove_leftovers(folders: set[Path], own_lock: Path) -> None:
 
 
 def going_on(journal: Journal, stages: Sequence[Stage], subsets: Sequence[Subset]) -> list[str]:
-    """A line for each stage that does not simply begin, changing nothing. Reads every input where a run has begun.
-    Raises UserError where that was another one."""
+    """The same lines, but nothing is changed. Without an earlier run no input is read."""
     journal.read()
     if not journal.stages:
         return []
@@ -92,46 +91,40 @@ def starting_weights(stage: Stage) -> str | None:
 
 
 def check_unchanged(journal: Journal, stages: Sequence[Stage], records: Mapping[int, StageRecord]) -> None:
-    """Raises UserError that names each setting and each file that is not what an interrupted run began with. Of a stage
-    that has saved nothing to go on from, nothing is lost; more epochs go on where fewer ended."""
+    """Raises UserError that names each setting and file that has changed. A stage that has saved nothing may change, and
+    every stage may be longer than it was."""
     stages_of_change: dict[str, list[str]] = {}
-    for stage in stages:
-        before = journal.stages.get(stage.number)
-        state = _state(before, stage)
+    for stage, before, state, is_last in _earlier(journal, stages):
         if before is None or (before.output is None and state is None):
             continue
-        found = changes(before, records[stage.number])
+        lines = changes(before, records[stage.number])
         if is_longer(before, records[stage.number]):
-            found = [change for change in found if not change.startswith(LENGTH)]
-            if stage is _last_begun(journal, stages) and state is None:
-                raise UserError(_cannot_go_on(stage))
-        if _is_finished(journal, stage) and digest(stage.output) != before.output:
-            found.append(f"{stage.output}: changed")
-        for change in found:
-            stages_of_change.setdefault(change, []).append(str(stage.number))
+            lines = [line for line in lines if not line.startswith(LENGTH)]
+            if is_last and state is None:
+                raise UserError(
+                    f"{stage.output}: no state of stage {stage.number} was saved, so it cannot go on for longer; give --fresh "
+                    "to start over (save_state_on_train_end = true saves a state at the end)."
+                )
+        if _is_finished(before, stage) and digest(stage.output) != before.output:
+            lines.append(f"{stage.output}: changed")
+        for line in lines:
+            stages_of_change.setdefault(line, []).append(str(stage.number))
     if stages_of_change:
-        found = [f"stage {' and '.join(numbers)}, {change}" for change, numbers in stages_of_change.items()]
-        more = f"; and {len(found) - _MOST_CHANGES} more" if len(found) > _MOST_CHANGES else ""
+        lines = [f"stage {' and '.join(numbers)}, {line}" for line, numbers in stages_of_change.items()]
+        more = f"; and {len(lines) - _MOST_CHANGES} more" if len(lines) > _MOST_CHANGES else ""
         raise UserError(
-            f"{journal.path}: the run that began here was another ({'; '.join(found[:_MOST_CHANGES])}{more}); "
+            f"{journal.path}: the run that began here was another ({'; '.join(lines[:_MOST_CHANGES])}{more}); "
             "give --fresh to start over, or --continue_anyway."
         )
 
 
-def _state(before: StageRecord | None, stage: Stage) -> State | None:
-    return None if before is None else newest_state(stage.output_dir, before.run, stage.number)
-
-
-def _last_begun(journal: Journal, stages: Sequence[Stage]) -> Stage | None:
-    """The stage that goes on where a run is to be longer: the one before it has become what it started from."""
-    return next((stage for stage in reversed(stages) if stage.number in journal.stages), None)
-
-
-def _cannot_go_on(stage: Stage) -> str:
-    return (
-        f"{stage.output}: no state of stage {stage.number} was saved, so it cannot go on for longer; give --fresh to start "
-        "over (save_state_on_train_end = true saves a state at the end)."
-    )
+def _earlier(journal: Journal, stages: Sequence[Stage]) -> Iterator[tuple[Stage, StageRecord | None, State | None, bool]]:
+    """Each stage with its record, its newest state, and whether it is the last that was begun, which goes on for longer."""
+    begun = [stage for stage in stages if stage.number in journal.stages]
+    for stage in stages:
+        record = journal.stages.get(stage.number)
+        state = newest_state(stage.output_dir, record.run, stage.number) if record else None
+        yield stage, record, state, stage in begun[-1:]
 
 
 def tasks_of(journal: Journal, stages: Sequence[Stage], records: Mapping[int, StageRecord]) -> tuple[list[Task], list[str]]:
@@ -139,29 +132,27 @@ def tasks_of(journal: Journal, stages: Sequence[Stage], records: Mapping[int, St
     that is to be longer goes on with its last stage."""
     tasks: list[Task] = []
     lines = []
-    for stage in stages:
-        before, state = journal.stages.get(stage.number), _state(journal.stages.get(stage.number), stage)
-        is_last = stage is _last_begun(journal, stages)
+    is_all_finished = _is_finished(journal.stages.get(stages[-1].number), stages[-1])
+    for stage, before, state, is_last in _earlier(journal, stages):
+        record = records[stage.number]
         if before is None or tasks:  # it was not begun, or the stage before it is trained anew
-            tasks.append(Task(stage, records[stage.number]))
-        elif is_last and state is not None and is_longer(before, records[stage.number]):
-            tasks.append(Task(stage, replace(records[stage.number], run=before.run), state))
-            lines.append(f"stage {stage.number}: goes on for longer after step {state.step}, from {state.folder}")
-        elif _is_finished(journal, stage) or _is_finished(journal, stages[-1]):
+            tasks.append(Task(stage, record))
+            continue
+        goes_on_longer = is_last and state is not None and is_longer(before, record)
+        if not goes_on_longer and (is_all_finished or _is_finished(before, stage)):
             lines.append(f"stage {stage.number}: finished already, {stage.output} (--fresh trains it again)")
+            continue
+        tasks.append(Task(stage, replace(record, run=before.run), state))
+        why = f"{stage.output} is gone" if before.output is not None else "was interrupted"
+        if goes_on_longer:
+            what = f"goes on for longer after step {state.step}, from {state.folder}"
+        elif state is None:
+            what = f"{why}, and no state of it was saved; it starts over"
         else:
-            tasks.append(Task(stage, replace(records[stage.number], run=before.run), state))
-            lines.append(f"stage {stage.number}: {_what_next(before, stage.output, state)}")
+            what = f"{why}; it goes on after step {state.step} of {state.steps}, from {state.folder}"
+        lines.append(f"stage {stage.number}: {what}")
     return tasks, lines
 
 
-def _is_finished(journal: Journal, stage: Stage) -> bool:
-    record = journal.stages.get(stage.number)
+def _is_finished(record: StageRecord | None, stage: Stage) -> bool:
     return record is not None and record.output is not None and stage.output.exists()
-
-
-def _what_next(before: StageRecord, output: Path, state: State | None) -> str:
-    why = f"{output} is gone" if before.output is not None else "was interrupted"
-    if state is None:
-        return f"{why}, and no state of it was saved; it starts over"
-    return f"{why}; it goes on after step {state.step} of {state.steps}, from {state.folder}"

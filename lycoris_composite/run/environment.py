@@ -34,8 +34,7 @@ def set_defaults(values: Mapping[str, str]) -> None:
 
 
 def go_offline() -> None:
-    """Keeps the libraries from fetching anything: training does not, so what is missing has to be seen. To be called before
-    the libraries that read it are imported."""
+    """Keeps the hub's libraries from fetching anything. They read it when they are imported, so call this before that."""
     set_defaults({"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"})
 
 

@@ -13,18 +13,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from lycoris_composite.errors import UserError
+from lycoris_composite.errors import UserError, one_line
 
 _SUFFIX = "~part"
 
 
 @contextmanager
 def whole(path: str | os.PathLike) -> Iterator[Path]:
-    """A path to write a file or a folder to, with the name and suffix of `path`, which it takes when the block ends.
-
-    Reaches the disk before it gets its name, so that a power cut tears nothing either. When the block raises,
-    nothing is left; what bore the name before stays as it was. Raises UserError where the disk refuses.
-    """
+    """A temporary path to write a file or a folder to. At the end of the block it is written to the disk and renamed to
+    `path`. If the block raises, it is removed and `path` stays as it was. Raises UserError if the disk refuses."""
     target = Path(path)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -45,29 +42,26 @@ def write_whole(path: Path, text: str) -> None:
 
 def cannot_write(path: str | os.PathLike, error: Exception) -> str:
     """The sentence for a file that could not be written."""
-    reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+    reason = getattr(error, "strerror", None) or one_line(error)
     return f"{path}: cannot be written ({reason}); make room or mend the folder, then run the same command again."
 
 
 def check_writable(path: Path) -> None:
     """Raises UserError where a file of that name could not be made, as far as that can be seen without making one."""
     folder = existing_folder(path)
-    code = 0
+    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+        return
+    code = errno.EACCES
     if not folder.is_dir():
         code = errno.ENOTDIR
-    elif not os.access(folder, os.W_OK | os.X_OK):
-        code = errno.EROFS if _is_read_only(folder) else errno.EACCES
-    if code:
-        raise UserError(cannot_write(path, OSError(code, os.strerror(code))))
+    elif hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY:
+        code = errno.EROFS
+    raise UserError(cannot_write(path, OSError(code, os.strerror(code))))
 
 
 def existing_folder(path: Path) -> Path:
     """The nearest thing above a path that is there: a folder, unless the path leads through a file."""
     return next(parent for parent in path.absolute().parents if parent.exists() or parent.is_symlink())
-
-
-def _is_read_only(folder: Path) -> bool:
-    return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
 def remove_leftovers(folder: Path, name: str = "*") -> None:

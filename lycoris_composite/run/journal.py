@@ -1,15 +1,12 @@
-"""What a run has finished, written so that a kill at any moment loses nothing: `<output_name>.run.json`.
-
-The journal only says what is: digests of what went into each stage and of what came out. What follows from that is
-the launcher's to decide.
-"""
+"""What a run has finished, in `<output_name>.run.json`: digests of what went into each stage and of what came out. A kill
+at any moment loses nothing."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,9 +22,8 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class StageRecord:
-    """One stage: the settings that shape its weights, as text; digests of the files that went in, by path; that of the
-    weights it started from, where there are any; and, once it is finished, its output's and how many steps and epochs
-    it took. `run` marks its states."""
+    """One stage: the settings that shape its weights, as text, and digests of its input files, by path, and of the weights
+    it started from. Once it is finished: the digest of its output, its steps and its epochs. `run` marks its states."""
 
     settings: dict[str, str]
     inputs: dict[str, str]
@@ -54,25 +50,23 @@ class Journal:
     path: Path
     stages: dict[int, StageRecord] = field(default_factory=dict)
 
-    def read(self, without: Sequence[int] = ()) -> None:
-        """Takes what the file holds but for some stages, if it is there. Raises UserError for one that is no journal;
-        where no stage is wanted of it, that does not matter."""
+    def read(self, or_nothing: bool = False) -> None:
+        """Takes what the file holds, if it is there. Raises UserError for one that is no journal, unless nothing will do."""
         try:
             content = json.loads(self.path.read_text(encoding="utf-8"))
             if content["version"] != _VERSION:
                 raise ValueError(f"its version is {content['version']}, not {_VERSION}")
-            found = {int(number): StageRecord(**record) for number, record in content["stages"].items()}
+            self.stages = {int(number): StageRecord(**record) for number, record in content["stages"].items()}
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            if without:
+            if or_nothing:
                 return
             raise UserError(f"{self.path}: is no journal of a run ({error}); give --fresh to start over.") from error
-        self.stages = {number: record for number, record in found.items() if number not in without}
 
     def begin(self, number: int, record: StageRecord) -> None:
         """A stage trains from now on. What came after it is no longer what follows from it."""
-        self.stages = {**{n: one for n, one in self.stages.items() if n < number}, number: record}
+        self.stages = {**{before: earlier for before, earlier in self.stages.items() if before < number}, number: record}
         self._write()
 
     def finish(self, number: int, output: str, steps: int, epochs: int) -> None:
@@ -93,18 +87,22 @@ class Journal:
 
 def changes(before: StageRecord, now: StageRecord) -> list[str]:
     """What is different, a line for each key and each file."""
-    found = []
-    for key in sorted({*before.settings, *now.settings}):
-        old, new = before.settings.get(key), now.settings.get(key)
-        if old != new:
-            found.append(f"{key}: {_shown(old)} -> {_shown(new)}")
-    for path in sorted({*before.inputs, *now.inputs}):
-        old, new = before.inputs.get(path), now.inputs.get(path)
-        if old != new:
-            found.append(f"{path}: {'new' if old is None else 'gone' if new is None else 'changed'}")
+    lines = [
+        f"{key}: {'not set' if old is None else old} -> {'not set' if new is None else new}"
+        for key, old, new in _different(before.settings, now.settings)
+    ]
+    for path, old, new in _different(before.inputs, now.inputs):
+        lines.append(f"{path}: {'new' if old is None else 'gone' if new is None else 'changed'}")
     if None not in (before.weights, now.weights) and before.weights != now.weights:
-        found.append("the weights that it starts from: changed")
-    return found
+        lines.append("the weights that it starts from: changed")
+    return lines
+
+
+def _different(before: Mapping[str, str], now: Mapping[str, str]) -> Iterator[tuple[str, str | None, str | None]]:
+    """Each key whose value is not the same, with the value before and now; None where it has none."""
+    for key in sorted({*before, *now}):
+        if before.get(key) != now.get(key):
+            yield key, before.get(key), now.get(key)
 
 
 def is_longer(before: StageRecord, now: StageRecord) -> bool:
@@ -118,59 +116,43 @@ def _length(settings: Mapping[str, str]) -> tuple[str, int]:
     return key, int(settings.get(key, KEYS[key].default))
 
 
-def _shown(value: str | None) -> str:
-    return "not set" if value is None else value
-
-
 def digest(path: Path) -> str:
     """128 bits of a file's content, as hexadecimal text."""
-    found = hashlib.blake2b(digest_size=16)
+    content = hashlib.blake2b(digest_size=16)
     try:
         with open(path, "rb") as file:
             while chunk := file.read(1 << 20):
-                found.update(chunk)
+                content.update(chunk)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); put it back or correct the path.") from error
-    return found.hexdigest()
+    return content.hexdigest()
 
 
 @contextmanager
 def sole_run(path: Path) -> Iterator[None]:
     """Holds the run's lock, which ends with the process that holds it. Raises UserError where another run has it."""
-    lock = FileLock(path)
+    lock = FileLock(path, timeout=0)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
+        held = lock.acquire()
     except Timeout as error:
-        raise UserError(_held(path)) from error
+        raise UserError(
+            f"{path}: another run is writing to this output; wait for it, or choose another output_name."
+        ) from error
     except OSError as error:
         raise UserError(cannot_write(path, error)) from error
-    try:
+    with held:
         yield
-    finally:
-        lock.release()
-
-
-def check_not_held(path: Path) -> None:
-    """Raises UserError where another run has the lock."""
-    if is_held(path):
-        raise UserError(_held(path))
 
 
 def is_held(path: Path) -> bool:
     """Whether a run has the lock. Makes no file, and leaves the lock as it is."""
     if not path.is_file():
         return False
-    lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
+        with FileLock(path, timeout=0):
+            return False
     except Timeout:
         return True
     except OSError:
         return False  # it cannot be opened, which is said of its folder
-    lock.release()
-    return False
-
-
-def _held(path: Path) -> str:
-    return f"{path}: another run is writing to this output; wait for it, or choose another output_name."

@@ -14,11 +14,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Whether somebody asked this process to stop.
-
-    While `waiting` is true, what runs will look at `signal` soon and stop by itself, with a state saved. Else there
-    is nothing to save, and `Stopped` is raised where the signal arrives.
-    """
+    """Whether somebody asked this process to stop. While `waiting` is true, the trainer looks at `signal` after each step,
+    saves a state and stops. Otherwise there is nothing to save, and the signal raises `Stopped` at once."""
 
     def __init__(self) -> None:
         self.waiting = False

@@ -1,5 +1,5 @@
-"""States: what an interrupted stage goes on from. Kohya's own folders (`accelerator.save_state`), with a note inside
-that says whose they are, so that none of another run, or of an older one, is taken for it."""
+"""States: what an interrupted stage goes on from. They are kohya's folders (`accelerator.save_state`) with a note that
+says which run they belong to."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _TRAIN_STATE = "train_state.json"  # upstream's name, and its key `current_step`
 
 @dataclass(frozen=True)
 class State:
-    """A complete state folder. `step` counts the optimizer steps before it, of `steps` in all; `asked` is true where it
-    was saved because somebody stopped the run, and not because the config says so."""
+    """A complete state folder, after `step` of `steps` optimizer steps. `on_stop`: saved because somebody stopped the run,
+    and not because the config says so."""
 
     folder: Path
     step: int
     steps: int
-    asked: bool = False
+    on_stop: bool = False
 
     @property
     def is_last(self) -> bool:
@@ -33,7 +33,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Sitting:
+class Attempt:
     """One go at a stage: whose it is, what it goes on from, which images it leaves out (normalized paths), where it
     logs, and whether somebody wants it to stop."""
 
@@ -45,7 +45,7 @@ class Sitting:
     skipped: frozenset[str] = frozenset()
     log: RunLog | None = None
 
-    def asked_folder(self, step: int) -> Path:
+    def on_stop_folder(self, step: int) -> Path:
         """Where a state goes that somebody asked for: upstream's name for a state of that step."""
         return self.output.with_name(f"{self.output.stem}-step{step:08d}-state")
 
@@ -60,12 +60,11 @@ def place_of(step: int, batches: int, accumulation: int, max_steps: int) -> tupl
     return epochs, steps * accumulation
 
 
-def finish_state(part: Path, sitting: Sitting, epoch: int, step: int, steps: int, asked: bool) -> None:
+def finish_state(part: Path, attempt: Attempt, epoch: int, step: int, steps: int, on_stop: bool) -> None:
     """Completes a state folder that the trainer has written: its place in training, and the note."""
-    place = {"current_epoch": epoch, "current_step": step}
-    (part / _TRAIN_STATE).write_text(json.dumps(place), encoding="utf-8")
+    (part / _TRAIN_STATE).write_text(json.dumps({"current_epoch": epoch, "current_step": step}), encoding="utf-8")
     sizes = {path.name: path.stat().st_size for path in sorted(part.iterdir()) if path.is_file()}
-    note = {"run": sitting.run, "stage": sitting.stage, "steps": steps, "asked": asked, "files": sizes}
+    note = {"run": attempt.run, "stage": attempt.stage, "steps": steps, "asked": on_stop, "files": sizes}
     (part / _NOTE).write_text(json.dumps(note, indent=1), encoding="utf-8")
 
 
@@ -74,10 +73,10 @@ def newest_state(folder: Path, run: str, stage: int) -> State | None:
     return max(_states(folder, run, stage), key=lambda state: state.step, default=None)
 
 
-def remove_asked_states(folder: Path, run: str, stage: int) -> None:
+def remove_on_stop_states(folder: Path, run: str, stage: int) -> None:
     """Removes the states that only an interruption left, once the stage is finished."""
     for state in list(_states(folder, run, stage)):
-        if state.asked:
+        if state.on_stop:
             shutil.rmtree(state.folder, ignore_errors=True)
 
 

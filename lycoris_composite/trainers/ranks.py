@@ -40,7 +40,7 @@ def from_main_process(make: Callable[[], Any]) -> Any:
     return made
 
 
-def asked_signal(stop: StopRequest, accelerator: Any) -> int:
+def stop_signal(stop: StopRequest, accelerator: Any) -> int:
     """The signal that asks to stop, or 0; the same in every process: one left alone would wait for the others forever."""
     signal = stop.signal or 0
     if accelerator.num_processes > 1:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from lycoris_composite.config.stages import Stage
 from lycoris_composite.errors import UserError
-from lycoris_composite.run.states import Sitting
+from lycoris_composite.run.states import Attempt
 
 
 class Trainer(Protocol):
@@ -32,7 +32,7 @@ class Trainer(Protocol):
     def fits(self, network_module: str | None) -> Iterator[tuple[str, str | None]]:
         """Each patch's name, and why it does not fit what is installed, or None where it does."""
 
-    def run_stage(self, stage: Stage, sitting: Sitting, allow_pickle: bool = False) -> tuple[int, int]:
+    def run_stage(self, stage: Stage, attempt: Attempt, allow_pickle: bool = False) -> tuple[int, int]:
         """Trains a stage from its written config; its steps and epochs. Raises UserError, or Stopped on a signal."""
 
     def end(self) -> None:

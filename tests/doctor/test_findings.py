@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 
-from lycoris_composite.doctor.findings import ERROR, OK, WARNING, Finding, exit_code, show
+from lycoris_composite.doctor.findings import ERROR, OK, WARNING, Finding, show
 
 
 def shown(*findings: Finding) -> str:
@@ -14,9 +14,10 @@ def shown(*findings: Finding) -> str:
 
 
 def test_the_exit_code_is_the_worst_levels():
-    assert exit_code([]) == 0
-    assert exit_code([Finding("a", "b"), Finding("a", "b", level=WARNING)]) == 1
-    assert exit_code([Finding("a", "b", level=ERROR), Finding("a", "b", level=WARNING)]) == 2
+    ok, warning, error = (Finding("a", "b", level=level) for level in (OK, WARNING, ERROR))
+    assert show([]) == show([[ok], []]) == 0
+    assert show([[ok], [warning]]) == 1
+    assert show([[error], [warning]]) == 2
 
 
 def test_in_a_pipe_nothing_is_cut_off_or_coloured():

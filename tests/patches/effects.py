@@ -293,12 +293,12 @@ def _probed(name: str, is_patched: bool, use: Probing) -> Any:
     from library.strategy_base import TextEncodingStrategy
 
     from lycoris_composite.run.signals import StopRequest
-    from lycoris_composite.run.states import Sitting
+    from lycoris_composite.run.states import Attempt
     from lycoris_composite.trainers.kohya import script as kohya
     from lycoris_composite.trainers.kohya.trainer import RunHooks
 
     skipped = frozenset({os.path.normpath(use.world / "data/1_rin/01.png")})
-    use.hooks = RunHooks(Sitting("run", 1, use.folder / "out.safetensors", StopRequest(), skipped=skipped))
+    use.hooks = RunHooks(Attempt("run", 1, use.folder / "out.safetensors", StopRequest(), skipped=skipped))
     if name == "strategies":
         TextEncodingStrategy.set_strategy(TextEncodingStrategy())  # the first stage's
     if name == "random_sampler":

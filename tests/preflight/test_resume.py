@@ -13,7 +13,7 @@ from lycoris_composite.errors import UserError
 from lycoris_composite.preflight.resume import check_unchanged, tasks_of, what_is_left
 from lycoris_composite.run.journal import Journal, StageRecord, digest, sole_run
 from lycoris_composite.run.signals import StopRequest
-from lycoris_composite.run.states import Sitting, finish_state
+from lycoris_composite.run.states import Attempt, finish_state
 from tests.helpers import kohya_settings, write_characters
 
 
@@ -35,7 +35,7 @@ def finish(journal, stage, record):
 def save_state(stage, record, step):
     folder = stage.output_dir / f"state{step}"
     folder.mkdir(parents=True)
-    finish_state(folder, Sitting(record.run, stage.number, stage.output, StopRequest()), 1, step, 9, asked=False)
+    finish_state(folder, Attempt(record.run, stage.number, stage.output, StopRequest()), 1, step, 9, on_stop=False)
 
 
 def test_a_new_run_trains_both_stages_without_a_word(run):

@@ -5,15 +5,15 @@ import json
 import pytest
 
 from lycoris_composite.run.signals import StopRequest
-from lycoris_composite.run.states import Sitting, finish_state, newest_state, place_of, remove_asked_states
+from lycoris_composite.run.states import Attempt, finish_state, newest_state, place_of, remove_on_stop_states
 
 
-def save(folder, step, *, run="run", stage=2, asked=False, name=None):
-    sitting = Sitting(run, stage, folder / "cg3.safetensors", StopRequest())
-    part = folder / (name or sitting.asked_folder(step).name)
+def save(folder, step, *, run="run", stage=2, on_stop=False, name=None):
+    attempt = Attempt(run, stage, folder / "cg3.safetensors", StopRequest())
+    part = folder / (name or attempt.on_stop_folder(step).name)
     part.mkdir(parents=True)
     (part / "optimizer.bin").write_bytes(b"12345")
-    finish_state(part, sitting, epoch=1, step=step, steps=9, asked=asked)
+    finish_state(part, attempt, epoch=1, step=step, steps=9, on_stop=on_stop)
     return part
 
 
@@ -23,7 +23,7 @@ def test_the_newest_state_of_this_stage_is_found(tmp_path):
     save(tmp_path, 8, run="another run")
     save(tmp_path, 9, stage=1)
     found = newest_state(tmp_path, "run", 2)
-    assert (found.folder, found.step, found.steps, found.asked, found.is_last) == (folder, 6, 9, False, False)
+    assert (found.folder, found.step, found.steps, found.on_stop, found.is_last) == (folder, 6, 9, False, False)
     assert folder.name == "cg3-step00000006-state"
     assert newest_state(tmp_path, "no run", 2) is None
 
@@ -51,9 +51,9 @@ def test_plain_upstream_finds_its_place_too(tmp_path):
 
 
 def test_only_what_an_interruption_left_is_removed(tmp_path):
-    kept, asked = save(tmp_path, 3), save(tmp_path, 4, asked=True)
-    others = save(tmp_path, 5, asked=True, run="another run")
-    remove_asked_states(tmp_path, "run", 2)
+    kept, asked = save(tmp_path, 3), save(tmp_path, 4, on_stop=True)
+    others = save(tmp_path, 5, on_stop=True, run="another run")
+    remove_on_stop_states(tmp_path, "run", 2)
     assert (kept.exists(), asked.exists(), others.exists()) == (True, False, True)
 
 

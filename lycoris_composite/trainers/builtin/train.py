@@ -38,13 +38,13 @@ from lycoris_composite.data.characters import read_subset
 from lycoris_composite.errors import Stopped, UserError, nearest, raise_first, refusals
 from lycoris_composite.randomness import noise_seed
 from lycoris_composite.run.files import whole
-from lycoris_composite.run.states import Sitting, finish_state, place_of
+from lycoris_composite.run.states import Attempt, finish_state, place_of
 from lycoris_composite.trainers.builtin.batches import Batches, Composites, EpochOrder, Singles, encoded
 from lycoris_composite.trainers.builtin.model import LATENT_SCALE, NOISE, Text, load_model
 from lycoris_composite.trainers.machine import check_clip
 from lycoris_composite.trainers.metadata import composite_metadata
 from lycoris_composite.trainers.networks import load_surely, network_arg_errors, network_errors
-from lycoris_composite.trainers.ranks import asked_signal
+from lycoris_composite.trainers.ranks import stop_signal
 from lycoris_composite.trainers.saving import save_whole, whole_weights
 from sd_scripts_patches import lycoris_timestep_embedding
 from sd_scripts_patches.tools import Misfit
@@ -145,11 +145,11 @@ class Builtin:
         else:
             yield "lycoris_timestep_embedding", None
 
-    def run_stage(self, stage: Stage, sitting: Sitting, allow_pickle: bool = False) -> tuple[int, int]:
+    def run_stage(self, stage: Stage, attempt: Attempt, allow_pickle: bool = False) -> tuple[int, int]:
         """Trains a stage; how many steps and epochs that were. Pickled files are never loaded, so there is nothing to
         allow. Raises Stopped where somebody stopped it."""
         try:
-            return _Run(stage, sitting).train()
+            return _Run(stage, attempt).train()
         finally:
             gc.collect()  # the network and the layers that it hooked hold each other, and with them the base model
 
@@ -178,13 +178,13 @@ def _choice_errors(stage: Stage, where: str) -> Iterator[UserError]:
 class _Run:
     """One stage from its settings to its file."""
 
-    def __init__(self, stage: Stage, sitting: Sitting) -> None:
-        self.stage, self.sitting = stage, sitting
+    def __init__(self, stage: Stage, attempt: Attempt) -> None:
+        self.stage, self.attempt = stage, attempt
         self.options = stage.settings
         self.accelerator = Accelerator(mixed_precision=self.options.mixed_precision)
         self.dtype = _DTYPES.get(self.options.mixed_precision, torch.float32)
         self._losses: list[float] = []
-        self._step = sitting.state.step if sitting.state else 0
+        self._step = attempt.state.step if attempt.state else 0
         set_seed(self.options.seed)
 
     def train(self) -> tuple[int, int]:
@@ -195,10 +195,10 @@ class _Run:
         self.steps = steps = self._steps(len(loader))
         scheduler = self._scheduler(optimizer, steps)
         self.optimizer, prepared, self.scheduler = self.accelerator.prepare(optimizer, loader, scheduler)
-        if self.sitting.state:
-            self._load_state(self.sitting.state.folder)
+        if self.attempt.state:
+            self._load_state(self.attempt.state.folder)
         progress = tqdm(total=steps, initial=self._step, desc="steps", disable=not self.accelerator.is_main_process)
-        self.sitting.stop.waiting = True
+        self.attempt.stop.waiting = True
         if self.options.sample_at_first and not self._step:
             self._sample(0, 0)
         epochs = -(-steps // len(prepared))
@@ -241,10 +241,10 @@ class _Run:
             self._sample(None, self._step)
 
     def _stop_if_asked(self, epoch: int) -> None:
-        signal = asked_signal(self.sitting.stop, self.accelerator)
+        signal = stop_signal(self.attempt.stop, self.accelerator)
         if signal:
-            folder = self.sitting.asked_folder(self._step)
-            self._save_state(folder, epoch, asked=True)
+            folder = self.attempt.on_stop_folder(self._step)
+            self._save_state(folder, epoch, on_stop=True)
             self.accelerator.wait_for_everyone()
             raise Stopped(signal, f"stopped after step {self._step} of {self.steps}; its state is in {folder}")
 
@@ -295,10 +295,10 @@ class _Run:
             if dataset.regularization:
                 raise UserError(f"{options.dataset_config}, is_reg: not in the built-in trainer; use sd-scripts.")
             if stage.composite is None:
-                subsets = [read_subset(subset, self.sitting.skipped) for subset in dataset.subsets]
+                subsets = [read_subset(subset, self.attempt.skipped) for subset in dataset.subsets]
                 sources.append(Singles(subsets, dataset.canvas, dataset.batch_size, options.seed))
             else:
-                self.plans.append(plan_of(dataset, stage.composite, options.seed, self.sitting.skipped))
+                self.plans.append(plan_of(dataset, stage.composite, options.seed, self.attempt.skipped))
                 sources.append(Composites(self.plans[-1], self.text.budget()))
         panels = sorted(set().union(*(source.panels() for source in sources)))
         with torch.no_grad():
@@ -357,13 +357,13 @@ class _Run:
         if self.options.save_state:
             self._save_state(self.stage.output.with_name(f"{self.stage.name}-{name}-state"), epoch)
 
-    def _save_state(self, folder: Path, epoch: int, asked: bool = False) -> None:
+    def _save_state(self, folder: Path, epoch: int, on_stop: bool = False) -> None:
         if not self.accelerator.is_main_process:
             return
         with whole_weights(folder) as part:
             self.accelerator.save_state(str(part))
             save_file({key: value.contiguous() for key, value in self.network.state_dict().items()}, part / _NETWORK_STATE)
-            finish_state(part, self.sitting, epoch, self._step, self.steps, asked)
+            finish_state(part, self.attempt, epoch, self._step, self.steps, on_stop)
 
     def _load_state(self, folder: Path) -> None:
         self.accelerator.load_state(str(folder))

@@ -26,7 +26,7 @@ from lycoris_composite.config.stages import Stage
 from lycoris_composite.data import images
 from lycoris_composite.errors import UserError, nearest, one_line, refusals
 from lycoris_composite.run.files import whole
-from lycoris_composite.run.states import Sitting
+from lycoris_composite.run.states import Attempt
 from lycoris_composite.trainers.kohya import checkout
 from lycoris_composite.trainers.machine import check_clip
 from lycoris_composite.trainers.networks import network_arg_errors, network_errors
@@ -166,18 +166,18 @@ class Upstream:
         network_module: str | None,
         *,
         allow_pickle: bool = False,
-        sitting: Sitting | None = None,
+        attempt: Attempt | None = None,
     ) -> RunHooks:
-        """Runs the script's own `__main__` lines with these arguments. A stage's sitting gets patches that a script run
+        """Runs the script's own `__main__` lines with these arguments. A stage's attempt gets patches that a script run
         as it is does not: its single images are read upright, its files are written whole, and it leaves the process
         group to the stage after it."""
         from lycoris_composite.trainers.kohya.trainer import RunHooks
 
         self.check(network_module)
-        hooks = RunHooks(sitting)
+        hooks = RunHooks(attempt)
         with ExitStack() as undo:
             for patch in map(_patch, _patch_names(network_module)):
-                skipped = _short_name(patch) in _STAGE_PATCHES and sitting is None
+                skipped = _short_name(patch) in _STAGE_PATCHES and attempt is None
                 if not skipped and not (allow_pickle and _short_name(patch) == "checkpoint_loading"):
                     undo.callback(patch.apply(*_installed(patch, hooks)))
             undo.callback(_install_trainer(self.module, hooks))
@@ -186,7 +186,7 @@ class Upstream:
             exec(_main_block(self.module), self.module.__dict__)
         return hooks
 
-    def run_stage(self, stage: Stage, sitting: Sitting, allow_pickle: bool = False) -> tuple[int, int]:
+    def run_stage(self, stage: Stage, attempt: Attempt, allow_pickle: bool = False) -> tuple[int, int]:
         """Runs a stage from its written config, and returns how many steps and epochs it has; secrets go by argument,
         which stays in this process. Raises Stopped where somebody stopped it."""
         if self._stages_run == 0:
@@ -198,11 +198,11 @@ class Upstream:
         arguments = ["--config_file", str(stage.config_file)]
         for key, value in stage.secrets.items():
             arguments += [f"--{key}", str(value)]
-        if sitting.state is not None:
-            arguments += ["--resume", str(sitting.state.folder)]
-            if sitting.state.is_last:  # upstream refuses to go on from a last step, though its file may be missing
+        if attempt.state is not None:
+            arguments += ["--resume", str(attempt.state.folder)]
+            if attempt.state.is_last:  # upstream refuses to go on from a last step, though its file may be missing
                 arguments += ["--initial_step", "0"]
-        hooks = self.run(arguments, stage.settings.network_module, allow_pickle=allow_pickle, sitting=sitting)
+        hooks = self.run(arguments, stage.settings.network_module, allow_pickle=allow_pickle, attempt=attempt)
         return hooks.max_steps, hooks.epochs
 
     def run_script(self, flags: Sequence[str], allow_pickle: bool = False) -> None:
@@ -236,7 +236,7 @@ def _installed(patch: ModuleType, hooks: RunHooks) -> tuple:
         "load_image": (images.read_image, images.image_size),
         "accelerate_save_state": (whole_weights, hooks.finish_state),
         "numpy_savez": (whole,),
-        "glob_images": (hooks.sitting.skipped if hooks.sitting else (),),
+        "glob_images": (hooks.attempt.skipped if hooks.attempt else (),),
         "checkpoint_loading": (_refuse_pickle,),
     }.get(_short_name(patch), ())
 

@@ -17,24 +17,24 @@ from lycoris_composite.data.buckets import Size
 from lycoris_composite.errors import Stopped
 from lycoris_composite.randomness import epoch_order, noise_seed
 from lycoris_composite.run.journal import RunLog
-from lycoris_composite.run.states import Sitting, finish_state, place_of
+from lycoris_composite.run.states import Attempt, finish_state, place_of
 from lycoris_composite.trainers.kohya.dataset import CompositeDataset, SwitchedDataset
 from lycoris_composite.trainers.kohya.logs import log_as_one_run, log_composites
 from lycoris_composite.trainers.metadata import composite_metadata
 from lycoris_composite.trainers.networks import load_surely
-from lycoris_composite.trainers.ranks import asked_signal
+from lycoris_composite.trainers.ranks import stop_signal
 from lycoris_composite.trainers.saving import save_whole
 
 
 class RunHooks:
-    """What the hooks of one upstream run share: its counters, its seed, and a stage's sitting.
+    """What the hooks of one upstream run share: its counters, its seed, and a stage's attempt.
 
     In stages, and wherever there are composites, every draw is a function of (seed, epoch, index). Elsewhere upstream
     draws as it always does.
     """
 
-    def __init__(self, sitting: Sitting | None = None) -> None:
-        self.sitting = sitting
+    def __init__(self, attempt: Attempt | None = None) -> None:
+        self.attempt = attempt
         self.is_asked_to_stop = False
         self.max_steps = self.epochs = 0
         self._seed: int | None = None
@@ -78,14 +78,14 @@ class RunHooks:
     def finish_state(self, part: Path) -> None:
         """Completes a state folder that accelerate has written. A state that somebody asked for is saved when the next
         step has begun, any other before the step is counted."""
-        if self.sitting is not None:
+        if self.attempt is not None:
             step = self.step + (0 if self.is_asked_to_stop else 1)
-            finish_state(part, self.sitting, self._epoch, step, self.max_steps, asked=self.is_asked_to_stop)
+            finish_state(part, self.attempt, self._epoch, step, self.max_steps, on_stop=self.is_asked_to_stop)
 
     @property
     def log(self) -> RunLog:
         """What the log holds before this run."""
-        return (self.sitting and self.sitting.log) or RunLog("")
+        return (self.attempt and self.attempt.log) or RunLog("")
 
     @property
     def step(self) -> int:
@@ -109,7 +109,7 @@ def composite_trainer(base: type, hooks: RunHooks) -> type:
         def assert_extra_args(self, args: Any, train_dataset_group: Any, val_dataset_group: Any) -> None:
             super().assert_extra_args(args, train_dataset_group, val_dataset_group)
             trained = [d for d in train_dataset_group.datasets if isinstance(d, CompositeDataset)]
-            if trained or hooks.sitting is not None:
+            if trained or hooks.attempt is not None:
                 validated = getattr(val_dataset_group, "datasets", [])
                 hooks.draw_purely(args.seed, train_dataset_group.datasets, validated, args.gradient_accumulation_steps)
             if trained:
@@ -119,14 +119,14 @@ def composite_trainer(base: type, hooks: RunHooks) -> type:
         def post_process_network(self, args: Any, accelerator: Any, network: Any, *rest: Any) -> None:
             super().post_process_network(args, accelerator, network, *rest)
             network.save_weights = save_whole(network.save_weights)
-            is_continued = hooks.sitting is not None and hooks.sitting.stage == 2
+            is_continued = hooks.attempt is not None and hooks.attempt.stage == 2
             network.load_weights = load_surely(network.load_weights, network, is_continued, accelerator.print)
-            if hooks.sitting is not None and hooks.sitting.log is not None:
-                log_as_one_run(accelerator, args.log_prefix, hooks.sitting.log.name)
+            if hooks.attempt is not None and hooks.attempt.log is not None:
+                log_as_one_run(accelerator, args.log_prefix, hooks.attempt.log.name)
 
         def sample_images(self, accelerator: Any, args: Any, epoch: int | None, *rest: Any, **named: Any) -> None:
             """Upstream samples before its first step also where a run goes on, whose weights are no start any more."""
-            if epoch == 0 and hooks.sitting is not None and hooks.sitting.state is not None:
+            if epoch == 0 and hooks.attempt is not None and hooks.attempt.state is not None:
                 return
             super().sample_images(accelerator, args, epoch, *rest, **named)
 
@@ -149,10 +149,10 @@ def composite_trainer(base: type, hooks: RunHooks) -> type:
             """Called by the patched `train` (sd_scripts_patches/training_loop_start.py)."""
             hooks.max_steps = args.max_train_steps
             hooks.epochs = place_of(args.max_train_steps, batches, args.gradient_accumulation_steps, args.max_train_steps)[0]
-            if hooks.sitting is not None:
-                hooks.sitting.stop.waiting = True
-            if hooks.sitting is not None and hooks.sitting.state is not None:
-                state = hooks.sitting.state
+            if hooks.attempt is not None:
+                hooks.attempt.stop.waiting = True
+            if hooks.attempt is not None and hooks.attempt.state is not None:
+                state = hooks.attempt.state
                 global_step = state.step
                 epoch_to_start, initial_step = place_of(
                     state.step, batches, args.gradient_accumulation_steps, args.max_train_steps
@@ -190,20 +190,20 @@ def composite_trainer(base: type, hooks: RunHooks) -> type:
 
         def _log_composites_once(self, accelerator: Any) -> None:
             plans, self._plans = self._plans, ()
-            if accelerator.trackers and (hooks.sitting is None or hooks.sitting.state is None):
+            if accelerator.trackers and (hooks.attempt is None or hooks.attempt.state is None):
                 log_composites(accelerator.trackers, plans, hooks.log.steps)
 
         def _stop_if_asked(self, accelerator: Any, args: Any) -> None:
             """Between two steps, with everything saved that the last one was due: at the start of the next."""
             accumulates = args.gradient_accumulation_steps > 1
-            if hooks.sitting is None or (accumulates and accelerator.step % args.gradient_accumulation_steps != 1):
+            if hooks.attempt is None or (accumulates and accelerator.step % args.gradient_accumulation_steps != 1):
                 return
-            signal = asked_signal(hooks.sitting.stop, accelerator)
+            signal = stop_signal(hooks.attempt.stop, accelerator)
             if not signal:
                 return
             hooks.is_asked_to_stop = True
             step = hooks.step
-            folder = hooks.sitting.asked_folder(step)
+            folder = hooks.attempt.on_stop_folder(step)
             if accelerator.is_main_process:
                 accelerator.step -= accumulates  # it counts the batch that has just been fetched
                 accelerator.save_state(str(folder))

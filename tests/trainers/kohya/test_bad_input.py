@@ -100,6 +100,8 @@ def test_bad_data(refuse: Callable[..., str], spoil: Callable, sentence: str) ->
             "9 file(s) cannot be used",
         ),
         ({"cache_text_encoder_outputs": True}, "cache_text_encoder_outputs: composites have a caption of their own"),
+        ({"debug_dataset": True}, "debug_dataset: sd-scripts only shows something and trains nothing then; take it out"),
+        ({"train_inpainting": True}, "a mask is drawn for every step, so both stages read their pictures anew; set cache_latents = false"),
         ({"network_args": ["agol=loha"]}, 'network_args agol: unknown to LyCORIS; did you mean "algo"?'),
         ({"network_args": ["algo=lohaa"]}, 'network_args algo: "lohaa" is no LyCORIS algorithm; did you mean "loha"?'),
     ],
