@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,12 +49,11 @@ class Singles:
         self._items = [(s, i) for s in subsets for i in s.images for _ in range(s.repeats)]
         self._sizes = [bucket_of(image.size, canvas) for _, image in self._items]
         self._batch_size, self._seed = batch_size, seed
-        self.batches = sum(-(-self._sizes.count(size) // batch_size) for size in set(self._sizes))
+        self.batches = sum(math.ceil(count / batch_size) for count in Counter(self._sizes).values())
 
     def panels(self) -> set[StagePanel]:
-        flips = [(False, True) if subset.flip_aug else (False,) for subset, _ in self._items]
-        items = zip(self._items, self._sizes, flips, strict=True)
-        return {StagePanel(size, image.path, flipped) for (_, image), size, flips in items for flipped in flips}
+        items = zip(self._items, self._sizes, strict=True)
+        return {StagePanel(size, image.path, flip) for (subset, image), size in items for flip in {False, subset.flip_aug}}
 
     def batch(self, epoch: int, number: int) -> list[StageSample]:
         chosen = self._epoch(epoch)[number]
@@ -84,11 +85,8 @@ class Composites:
         self.batches = plan.batches
 
     def panels(self) -> set[StagePanel]:
-        return {
-            StagePanel(panel.size, panel.image.path, flipped)
-            for panel in self._plan.panels_apart()
-            for flipped in ((False, True) if panel.character.subset.flip_aug else (False,))
-        }
+        panels = [(panel, panel.character.subset.flip_aug) for panel in self._plan.panels_apart()]
+        return {StagePanel(panel.size, panel.image.path, flip) for panel, flip_aug in panels for flip in {False, flip_aug}}
 
     def batch(self, epoch: int, number: int) -> list[StageSample]:
         composites = [self._plan.composite(epoch, index) for index in self._plan.batch(epoch, number)]
