@@ -220,9 +220,10 @@ def _tensors(weights: Path) -> dict[str, torch.Tensor]:
 
 def _is_same(held: torch.Tensor, saved: torch.Tensor) -> bool:
     held = held.detach().cpu()
-    if held.shape != saved.shape or held.to(saved.dtype).equal(saved) or not saved.is_floating_point():
-        return held.to(saved.dtype).equal(saved)
-    return torch.allclose(held.float(), saved.float(), rtol=torch.finfo(saved.dtype).eps, atol=1e-6)
+    if held.to(saved.dtype).equal(saved):
+        return True
+    is_rounded = held.shape == saved.shape and saved.is_floating_point()
+    return is_rounded and torch.allclose(held.float(), saved.float(), rtol=torch.finfo(saved.dtype).eps, atol=1e-6)
 
 
 def load_surely(load: Callable[[str], Any], network: Any, is_continued: bool, say: Callable[[str], None]) -> Callable:

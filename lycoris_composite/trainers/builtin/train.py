@@ -43,10 +43,9 @@ from lycoris_composite.run.states import Sitting, finish_state, place_of
 from lycoris_composite.trainers.builtin.batches import Batches, Composites, EpochOrder, Singles, encoded
 from lycoris_composite.trainers.builtin.model import LATENT_SCALE, NOISE, Text, load_model
 from lycoris_composite.trainers.machine import check_clip
-from lycoris_composite.trainers.metadata import composite_metadata
 from lycoris_composite.trainers.networks import create_network, load_surely, network_arg_errors, network_args, network_errors
 from lycoris_composite.trainers.ranks import asked_signal
-from lycoris_composite.trainers.saving import save_whole, whole_weights
+from lycoris_composite.trainers.saving import composite_metadata, save_whole, whole_weights
 from lycoris_composite.trainers.trainer import Trainer
 from sd_scripts_patches import lycoris_timestep_embedding
 from sd_scripts_patches.tools import why_misfit

@@ -8,7 +8,8 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from lycoris_composite.errors import UserError
@@ -62,11 +63,9 @@ def is_checkout(folder: Path) -> bool:
 
 def version(folder: Path) -> str:
     """The checkout's tag or short commit, with "-dirty" where files were changed; UNKNOWN where git cannot tell."""
-    try:
+    with suppress(UserError):
         if Path(_git("rev-parse", "--show-toplevel", folder=folder).strip()).samefile(folder):
             return _git("describe", "--tags", "--always", "--dirty", folder=folder).strip()
-    except UserError:
-        pass
     return UNKNOWN
 
 
@@ -118,48 +117,36 @@ def _clone(url: str, ref: str, folder: Path) -> str:
 
 
 def _check_out(ref: str, part: Path, url: str) -> str:
-    """Checks out everything, or where the repository lacks files, all but those; what was left out, and what that means.
-    Git may well succeed without a file that it cannot read, and only leave it out."""
-    try:
-        _git("checkout", "--quiet", ref, folder=part)
-        lacking = _lacking("HEAD", part)
-    except UserError:
-        commit = _commit(ref, part)
-        lacking = _lacking(commit, part) if commit else []
-        if not lacking:
-            raise
-    if not lacking:
-        return ""
+    """Checks out all files that the repository has; what was left out, and what that means. It has to ask before: git may
+    well succeed without a file that it cannot read, and only leave it out."""
+    commit = _commit(ref, part)
+    lacking = _lacking(commit, part) if commit else []
     code = next((path for path in lacking if not path.startswith(tuple(_SPARE))), None)
     if code:
         raise UserError(f"{url}: lacks {code} of {ref}; clone another with --url, or another version with --ref.")
-    escaped = (re.sub(r"([\\*?\[!# ])", r"\\\1", path) for path in lacking)
-    _git("sparse-checkout", "set", "--no-cone", "/*", *(f"!/{path}" for path in escaped), folder=part)
-    _git("checkout", "--quiet", "--force", ref, folder=part)
-    means = [f"{', '.join(own)} ({meaning})" for start, meaning in _SPARE.items() if (own := _under(start, lacking))]
-    return f", but for what {url} lacks: {'; '.join(means)}"
+    if lacking:
+        escaped = (re.sub(r"([\\*?\[!# ])", r"\\\1", path) for path in lacking)
+        _git("sparse-checkout", "set", "--no-cone", "/*", *(f"!/{path}" for path in escaped), folder=part)
+    _git("checkout", "--quiet", ref, folder=part)
+    left_out = {meaning: [path for path in lacking if path.startswith(start)] for start, meaning in _SPARE.items()}
+    means = [f"{', '.join(paths)} ({meaning})" for meaning, paths in left_out.items() if paths]
+    return f", but for what {url} lacks: {'; '.join(means)}" if means else ""
 
 
 def _lacking(commit: str, folder: Path) -> list[str]:
     """The commit's files whose content is not in the clone."""
     entries = [line.split("\t", 1) for line in _git("ls-tree", "-r", "-z", commit, folder=folder).split("\0") if line]
     files = [(entry.split()[2], path) for entry, path in entries if entry.split()[1] == "blob"]
-    found = _git("cat-file", "--batch-check", folder=folder, given="\n".join(content for content, _ in files))
-    lost = {line.split()[0] for line in found.splitlines() if line.endswith(" missing")}
+    answers = _git("cat-file", "--batch-check", folder=folder, given="\n".join(content for content, _ in files))
+    lost = {line.split()[0] for line in answers.splitlines() if line.endswith(" missing")}
     return sorted(path for content, path in files if content in lost)
-
-
-def _under(start: str, paths: Iterable[str]) -> list[str]:
-    return [path for path in paths if path.startswith(start)]
 
 
 def _commit(ref: str, folder: Path) -> str | None:
     """What a tag, a branch (also one of origin's) or a commit names, as far as the clone knows."""
     for name in (ref, f"origin/{ref}"):
-        try:
+        with suppress(UserError):
             return _git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}", folder=folder).strip()
-        except UserError:
-            continue
     return None
 
 
@@ -176,12 +163,10 @@ def _update_command(folder: Path, ref: str) -> str:
     """What brings a clone to another version. A sparse one is made whole where it has all its files' content."""
     here = f"git -C {shlex.quote(str(folder))}"
     steps = [f"{here} fetch --tags", f"{here} checkout {shlex.quote(ref)}"]
-    try:
+    with suppress(UserError):  # where it is not set, which git calls a failure
         is_sparse = _git("config", "--bool", "core.sparseCheckout", folder=folder).strip() == "true"
         if is_sparse and not _lacking("HEAD", folder):
             steps.insert(1, f"{here} sparse-checkout disable")
-    except UserError:  # not set, which git calls a failure
-        pass
     return " && ".join(steps)
 
 
