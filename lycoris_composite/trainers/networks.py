@@ -67,11 +67,9 @@ def key_value_errors(arguments: Sequence[Any], where: str) -> Iterator[UserError
     for argument in arguments:
         key, equals, value = str(argument).partition("=")
         if not equals or not key.strip():
-            for colon in (":", " "):
-                if colon in key.strip():
-                    key, _, value = (part.strip() for part in key.strip().partition(colon))
-                    break
-            yield UserError(f'{where}: "{argument}" is not of the form key=value; write "{key or "key"}={value or "value"}".')
+            name, _, rest = key.strip().partition(":" if ":" in key else " ")
+            meant = f"{name.strip() or 'key'}={value or rest.strip() or 'value'}"
+            yield UserError(f'{where}: "{argument}" is not of the form key=value; write "{meant}".')
 
 
 def _lycoris_errors(given: Mapping[str, str], where: str) -> Iterator[UserError]:

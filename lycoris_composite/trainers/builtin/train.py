@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,6 @@ class Builtin(Trainer):
                 yield UserError(f"{where} {key}: not in the built-in trainer{hint}")
 
     def stage_errors(self, stage: Stage, where: str) -> Iterator[UserError]:
-        """One for each thing about a stage that it cannot train."""
         given = [(key, value) for key, value in stage.settings.items() if value is not None]
         wrong = list(refusals(partial(check_kind, key, value, where) for key, value in given))
         yield from wrong
@@ -126,11 +126,9 @@ class Builtin(Trainer):
             yield from _choice_errors(stage, where)
 
     def rehearsal_errors(self, stages: Sequence[Stage], where: str) -> Iterator[UserError]:
-        """One for a network that cannot be made, and for what stage 2 would lose of stage 1."""
         yield from network_errors(stages, where)
 
     def fits(self, network_module: str | None) -> Iterator[tuple[str, str | None]]:
-        """The patch that it applies, and why that does not fit the installed LyCORIS, or None where it does."""
         yield "lycoris_timestep_embedding", why_misfit("lycoris_timestep_embedding")
 
     def run_stage(self, stage: Stage, sitting: Sitting, allow_pickle: bool = False) -> tuple[int, int]:
@@ -289,8 +287,8 @@ class _Run:
         workers = min(options.max_data_loader_n_workers, os.cpu_count() or 1)
         persistent = bool(options.persistent_data_loader_workers and workers)
         batches = Batches(sources, latents, self.text.ids)
-        order = EpochOrder(batches, options.seed)
-        return DataLoader(batches, 1, sampler=order, collate_fn=_alone, num_workers=workers, persistent_workers=persistent)
+        order, alone = EpochOrder(batches, options.seed), itemgetter(0)  # the loader's one sample is a batch already
+        return DataLoader(batches, 1, sampler=order, collate_fn=alone, num_workers=workers, persistent_workers=persistent)
 
     def _network(self) -> Any:
         with ExitStack() as undo:
@@ -387,9 +385,3 @@ class _Run:
                 guidance_scale=prompt.get("scale", 7.5),
                 generator=torch.Generator().manual_seed(prompt.get("seed", 0)),
             ).images[0]
-
-
-def _alone(samples: Sequence[Any]) -> Any:
-    """The loader's one sample, which is a batch already."""
-    [batch] = samples
-    return batch

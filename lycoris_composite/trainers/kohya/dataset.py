@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import random
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -362,12 +363,9 @@ class CompositeDataset(SwitchedDataset):
 
     def _joined_subset(self, composite: Composite, masked: bool) -> SimpleNamespace:
         """The subset options that upstream asks for a sample. Flips and crops happened panel by panel."""
-        attributes: dict = {}
-        for panel in reversed(composite.panels):
-            attributes.update(self._panel_subsets[panel.image.path].custom_attributes)
-        return SimpleNamespace(
-            custom_attributes=attributes, flip_aug=False, alpha_mask=masked, random_crop=False, color_aug=False
-        )
+        first_wins = ChainMap(*(self._panel_subsets[panel.image.path].custom_attributes for panel in composite.panels))
+        done = dict.fromkeys(("flip_aug", "random_crop", "color_aug"), False)
+        return SimpleNamespace(custom_attributes=dict(first_wins), alpha_mask=masked, **done)
 
     def _budget(self) -> Budget | None:
         """The tokens a caption may have, where the tokenize strategy says so (CLIP's do)."""
@@ -424,12 +422,10 @@ class CompositeDataset(SwitchedDataset):
 
 @contextmanager
 def _drawing_from(rng: random.Random | None) -> Iterator[None]:
-    """Upstream's crops and colour changes draw from the global generator: lend it ours, and give it back as it was."""
-    if rng is None:
-        yield
-        return
+    """Upstream's crops and colour changes draw from the global generator: seeds it from `rng`, and gives it back as it was."""
     state = random.getstate()
-    random.seed(rng.getrandbits(64))
+    if rng is not None:
+        random.seed(rng.getrandbits(64))
     try:
         yield
     finally:
