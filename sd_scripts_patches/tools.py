@@ -53,11 +53,11 @@ def require_call(function: Callable, method: str) -> None:
 def looked_up(caller: Callable, name: str) -> Any:
     """What `caller` finds under a name when it runs: as a global of its own module, or as an attribute of a module that is
     one (`dataset_util.collator_class`). Raises Misfit where it looks no such name up, or finds different things."""
-    found = list(_lookups(inspect.unwrap(caller), name))
-    if not found or any(one is not found[0] for one in found):
-        how = "no longer looks up" if not found else "finds different things under"
+    things = list(_lookups(inspect.unwrap(caller), name))
+    if not things or any(thing is not things[0] for thing in things):
+        how = "no longer looks up" if not things else "finds different things under"
         raise Misfit(f"{caller.__module__}.{caller.__qualname__} {how} {name}")
-    return found[0]
+    return things[0]
 
 
 def require_lookup(caller: Callable, name: str, thing: Any) -> None:

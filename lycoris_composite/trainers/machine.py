@@ -117,8 +117,8 @@ def machine_errors(settings: KohyaSettings, where: str) -> Iterator[UserError]:
 
 
 def check_clip() -> None:
-    """Raises UserError for a transformers whose CLIP names its layers otherwise than files of LoRAs do: everything would
-    train, and no program would find the text encoder's part in what is saved. Upstream stops there at clip_skip alone."""
+    """Raises UserError for a transformers whose CLIP gives its layers other names than LoRA files do. Training would work,
+    but no program would find the text encoder's part in the saved file. Upstream only stops where clip_skip is set."""
     import torch
     import transformers
 

@@ -41,13 +41,17 @@ _WIDTH = 64
 
 
 def network_args(settings: KohyaSettings) -> dict[str, str]:
-    """`network_args` by name, as upstream parts them."""
+    """`network_args` by name, as upstream reads them.
+
+    >>> network_args(KohyaSettings(network_args=["algo=loha", "conv_dim=4"]))
+    {'algo': 'loha', 'conv_dim': '4'}
+    """
     return dict(str(argument).split("=", 1) for argument in settings.network_args if "=" in str(argument))
 
 
 def network_arg_errors(settings: KohyaSettings, where: str) -> Iterator[UserError]:
-    """One for each network argument that is none, or that the installed LyCORIS does not have. LyCORIS itself ignores the
-    one (`agol=loha` trains LoCon) and raises a bare KeyError for the other."""
+    """For each network argument that is no key=value, that LyCORIS does not have, or whose value it cannot use. LyCORIS
+    itself ignores a wrong name (`agol=loha` trains LoCon) and raises a bare KeyError for a wrong algorithm."""
     given = settings.network_args
     if not isinstance(given, (list, tuple)):
         return  # what is no list is refused for its type
@@ -102,8 +106,8 @@ def _is_number(text: str) -> bool:
 
 
 def network_errors(stages: Sequence[Stage], where: str) -> Iterator[UserError]:
-    """One for each setting that makes another network of stage 2, else for a network that cannot be made or that does not
-    hold again what it has saved. `stages` are both, or the one that is to run."""
+    """For each setting that gives stage 2 another network. Where there is none: for a network that cannot be made, or that
+    loads something else than it has saved. `stages` are both stages, or the only one that is to run."""
     *_, last = stages
     differences = list(_differences(*stages, where)) if len(stages) == 2 else []
     knows_layers = last.trainer in ("train_network", "builtin") or last.settings.network_module == LYCORIS
@@ -225,8 +229,8 @@ def _is_same(held: torch.Tensor, saved: torch.Tensor) -> bool:
 
 
 def load_surely(load: Callable[[str], Any], network: Any, is_continued: bool, say: Callable[[str], None]) -> Callable:
-    """`load_weights` that looks at what came of it. Raises UserError where nothing of the file fits the network, or, where
-    a stage goes on with the file of the stage before it, where a single tensor is not as it was."""
+    """`load_weights` that then compares network and file. Raises UserError where no tensor of the file fits the network.
+    Where stage 2 goes on with stage 1's file, it raises UserError if a single tensor differs."""
 
     def loading(file: str) -> Any:
         result = load(file)

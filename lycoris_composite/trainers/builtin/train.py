@@ -300,8 +300,8 @@ class _Run:
 
     def _optimizer(self) -> torch.optim.Optimizer:
         options = self.options
-        found = self.network.prepare_optimizer_params(options.text_encoder_lr, options.unet_lr, options.learning_rate)
-        params = found[0] if isinstance(found, tuple) else found  # LyCORIS 4 gives descriptions of the groups too
+        groups = self.network.prepare_optimizer_params(options.text_encoder_lr, options.unet_lr, options.learning_rate)
+        params = groups[0] if isinstance(groups, tuple) else groups  # LyCORIS 4 gives descriptions of the groups too
         if options.optimizer_type.lower() == "adamw8bit":
             from bitsandbytes.optim import AdamW8bit
 
@@ -358,11 +358,11 @@ class _Run:
         if there had been none."""
         if not self.accelerator.is_main_process or not self.options.sample_prompts:
             return
-        prompts = [prompt_values(one) for one in json.loads(Path(self.options.sample_prompts).read_text(encoding="utf-8"))]
+        lines = json.loads(Path(self.options.sample_prompts).read_text(encoding="utf-8"))
         folder = self.stage.output_dir / "sample"
         suffix = f"{step:06d}" if epoch is None else f"e{epoch:06d}"
         with torch.random.fork_rng(), torch.no_grad():
-            for number, prompt in enumerate(prompts):
+            for number, prompt in enumerate(map(prompt_values, lines)):
                 when = time.strftime("%Y%m%d%H%M%S")
                 picture = self.draw(prompt)
                 with whole(folder / f"{self.stage.name}_{suffix}_{number:02d}_{when}_{prompt.get('seed', 0)}.png") as part:

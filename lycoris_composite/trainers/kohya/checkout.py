@@ -8,7 +8,6 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -35,26 +34,15 @@ def default_folder() -> Path:
 def find(given: str | None = None) -> Path:
     """The sd-scripts folder: the given one, $SD_SCRIPTS_DIR, this folder, sd-scripts in or beside it, or setup's.
     Raises UserError that says where it was looked for."""
-    looked = []
-    for source, folder in _candidates(given):
-        if is_checkout(folder):
-            return folder.resolve()
-        if source:
-            raise UserError(f"{source} {folder}: no train_network.py there; give the folder of an sd-scripts clone.")
-        looked.append(str(folder))
-    raise UserError(
-        f"sd-scripts not found (looked in {', '.join(looked)}); run `lycoris-composite setup`, or name it with --sd_scripts."
-    )
-
-
-def _candidates(given: str | None) -> Iterator[tuple[str, Path]]:
-    if given:
-        yield "--sd_scripts", Path(given)
-    if os.environ.get("SD_SCRIPTS_DIR"):
-        yield "$SD_SCRIPTS_DIR", Path(os.environ["SD_SCRIPTS_DIR"])
+    source, named = ("--sd_scripts", given) if given else ("$SD_SCRIPTS_DIR", os.environ.get("SD_SCRIPTS_DIR"))
     here = Path.cwd()
-    for folder in (here, here / "sd-scripts", here.parent / "sd-scripts", default_folder()):
-        yield "", folder
+    folders = [Path(named)] if named else [here, here / "sd-scripts", here.parent / "sd-scripts", default_folder()]
+    for folder in filter(is_checkout, folders):
+        return folder.resolve()
+    if named:
+        raise UserError(f"{source} {named}: no train_network.py there; give the folder of an sd-scripts clone.")
+    looked = ", ".join(map(str, folders))
+    raise UserError(f"sd-scripts not found (looked in {looked}); run `lycoris-composite setup`, or name it with --sd_scripts.")
 
 
 def is_checkout(folder: Path) -> bool:
@@ -160,7 +148,7 @@ def _other_version(folder: Path, ref: str) -> str:
 
 
 def _update_command(folder: Path, ref: str) -> str:
-    """What brings a clone to another version. A sparse one is made whole where it has all its files' content."""
+    """The commands that bring a clone to another version. A sparse clone that has all files' content becomes a full one."""
     here = f"git -C {shlex.quote(str(folder))}"
     steps = [f"{here} fetch --tags", f"{here} checkout {shlex.quote(ref)}"]
     with suppress(UserError):  # where it is not set, which git calls a failure
@@ -171,10 +159,10 @@ def _update_command(folder: Path, ref: str) -> str:
 
 
 def what_is_newer(found: str, folder: Path) -> str | None:
-    """A line where a version, as `version` tells it, is older than the one that `setup` gets. By tags; None where it is no
-    older, or cannot be told."""
-    own, newest = _numbers(found), _numbers(DEFAULT_REF)
-    if own is None or newest is None or own >= newest:
+    """A line where a version (of `version()`) is older than the version that `setup` gets. Compares tags; None where it is
+    not older, or where nobody can tell."""
+    here, newest = _numbers(found), _numbers(DEFAULT_REF)
+    if here is None or newest is None or here >= newest:
         return None
     where = "" if folder == default_folder() else f" --dir {shlex.quote(str(folder))}"
     return f"{DEFAULT_REF} is newer; `lycoris-composite setup{where}` says how to get it"
@@ -182,8 +170,8 @@ def what_is_newer(found: str, folder: Path) -> str | None:
 
 def _numbers(tag: str) -> tuple[int, ...] | None:
     """v0.10.1-3-gabcdef -> (0, 10, 1); None for a bare commit."""
-    found = re.match(r"v?(\d+(?:\.\d+)+)(?![\w.])", tag)
-    return tuple(map(int, found[1].split("."))) if found else None
+    match = re.match(r"v?(\d+(?:\.\d+)+)(?![\w.])", tag)
+    return tuple(map(int, match[1].split("."))) if match else None
 
 
 def requirements(text: str) -> list[str]:

@@ -92,8 +92,8 @@ class SwitchedDataset(DreamBoothDataset):
             self.shuffle_buckets()
 
     def shuffle_buckets(self) -> None:
-        """Upstream shuffles what the epoch before has left, which it began with in the order of a folder's listing; in
-        pure runs every epoch shuffles what is sorted."""
+        """Upstream shuffles the last epoch's order, and the first epoch's is that of a folder's listing. In pure runs every
+        epoch shuffles the sorted images."""
         if self._training_epoch is None:
             return super().shuffle_buckets()
         if self._unshuffled is None:
@@ -125,9 +125,9 @@ class SwitchedDataset(DreamBoothDataset):
 
     @contextmanager
     def _caching(self, accelerator: Any) -> Iterator[Any]:
-        """Upstream's caching strategy. It takes a torn file for none, and one that holds other sizes or less than is asked
-        for; and in pure runs the VAE's noise depends on the images that are encoded together, not on those before, and
-        training's draws on none of it."""
+        """Upstream's caching strategy, changed. A cache file counts as missing where it is torn, holds another size, or lacks
+        what is asked for. In pure runs the VAE's noise depends only on the images that are encoded together, and what
+        training draws does not depend on that noise."""
         strategy = LatentsCachingStrategy.get_strategy()
         cache, is_cached = strategy.cache_batch_latents, strategy.is_disk_cached_latents_expected
 
@@ -138,8 +138,10 @@ class SwitchedDataset(DreamBoothDataset):
 
         def is_whole(size: Size, path: str, flip_aug: bool, alpha_mask: bool) -> bool:
             try:
-                found = is_cached(size, path, flip_aug, alpha_mask)
-                return found and (strategy.skip_disk_cache_validity_check or _holds(strategy, size, path, flip_aug, alpha_mask))
+                is_there = is_cached(size, path, flip_aug, alpha_mask)
+                return is_there and (
+                    strategy.skip_disk_cache_validity_check or _holds(strategy, size, path, flip_aug, alpha_mask)
+                )
             except Exception:  # a torn file, which upstream left when it was killed
                 os.remove(path)
                 return False
@@ -154,9 +156,8 @@ class SwitchedDataset(DreamBoothDataset):
 
 
 def _holds(strategy: Any, size: Size, path: str, flip_aug: bool, alpha_mask: bool) -> bool:
-    """Whether what would be loaded of a cache file is all there, and of this size. Until v0.10.2 a file of SD or SDXL held
-    one size that no key names, which every version takes for any other; and upstream looks for each part by itself, also
-    where the parts are of different sizes."""
+    """Whether a cache file holds all that would be loaded, in this size. Until v0.10.2 a file of SD or SDXL had one size
+    and no key said which; every version takes it for any size. Upstream also accepts parts of different sizes."""
     latents, _, _, flipped, mask = strategy.load_latents_from_disk(path, size)
     if isinstance(strategy, SdSdxlLatentsCachingStrategy) and latents.shape[-2:] != (size[1] // 8, size[0] // 8):
         return False
