@@ -85,8 +85,7 @@ class Upstream(Trainer):
                 yield UserError(f"{where} {key}: unknown to {self.script}.py{nearest(key, known) or '; remove it.'}")
 
     def stage_errors(self, stage: Stage, where: str) -> Iterator[UserError]:
-        """One for each value of the wrong type, each network argument that LyCORIS does not have, for patches that do not
-        fit and for a tokenizer that is missing."""
+        """For values of the wrong type, arguments that nothing reads, patches that do not fit, and a missing tokenizer."""
         settings = stage.settings
         given = [option for option in self.parser()._actions if settings.get(option.dest) is not None]
         yield from refusals(partial(_check_value, option, settings, f"{where} {option.dest}") for option in given)
@@ -98,26 +97,23 @@ class Upstream(Trainer):
         yield from refusals([partial(self.check, settings.network_module), *clip, partial(self._check_tokenizer, settings)])
 
     def rehearsal_errors(self, stages: Sequence[Stage], where: str) -> Iterator[UserError]:
-        """One for a network, an optimizer or a schedule that stops at a stage's settings, and for what stage 2 would lose
-        of stage 1. To be asked once each stage's values are of their types."""
+        """For a network, an optimizer or a schedule that a stage's settings would stop, and for what stage 2 would lose of
+        stage 1. Call it only where `stage_errors` found nothing."""
         yield from network_errors(stages, where)
         for stage in stages:
-            yield from optimizer_errors(self._arguments(stage), stage.settings, where)
-
-    def _arguments(self, stage: Stage) -> argparse.Namespace:
-        """A stage's settings as upstream has them after reading its config: unchecked, over the parser's defaults."""
-        return self.parser().parse_args([], argparse.Namespace(**stage.settings))
+            # As upstream has them after reading its config: unchecked, over the parser's defaults.
+            args = self.parser().parse_args([], argparse.Namespace(**stage.settings))
+            yield from optimizer_errors(args, stage.settings, where)
 
     def _check_tokenizer(self, settings: KohyaSettings) -> None:
-        """Raises UserError where upstream would fetch a tokenizer; offline it stops with a TypeError, or with transformers
-        5 it trains with one that knows no words."""
+        """Raises UserError where upstream would fetch a tokenizer but is offline: it would stop with a TypeError, or with
+        transformers 5 train with a tokenizer that knows no words."""
         from huggingface_hub import constants
 
         names = {"train_network": TOKENIZERS[:1], "sdxl_train_network": TOKENIZERS}.get(self.script, ())
-        if settings.v2 or not constants.HF_HUB_OFFLINE:
-            return
-        for name in names:
-            kept_tokenizer(name, settings.tokenizer_cache_dir)
+        if constants.HF_HUB_OFFLINE and not settings.v2:
+            for name in names:
+                kept_tokenizer(name, settings.tokenizer_cache_dir)
 
     def _mode_errors(self, settings: KohyaSettings, where: str) -> Iterator[UserError]:
         """For a setting at which upstream shows something and ends, and for a train_inpainting that stops later or does
@@ -159,9 +155,8 @@ class Upstream(Trainer):
         allow_pickle: bool = False,
         sitting: Sitting | None = None,
     ) -> RunHooks:
-        """Runs the script's own `__main__` lines with these arguments. A stage's sitting gets patches that a script run
-        as it is does not: its single images are read upright, its files are written whole, and it leaves the process
-        group to the stage after it."""
+        """Runs the script's `__main__` lines with these arguments. With a stage's sitting more patches apply: single images
+        are read upright, files are written whole, and the process group stays for the next stage."""
         from lycoris_composite.trainers.kohya.trainer import RunHooks
 
         self.check(network_module)

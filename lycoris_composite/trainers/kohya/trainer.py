@@ -105,8 +105,8 @@ class RunHooks:
 
 
 def composite_trainer(base: type, hooks: RunHooks) -> type:
-    """The trainer with hooks: datasets learn the epoch, the metadata the composites, draws are pure, a stage goes on
-    where it was interrupted, and uncached panels are encoded one by one where `join = "latent"`."""
+    """A subclass of the trainer with hooks. Datasets learn the epoch, the metadata names the composites, draws are pure, and
+    a stage goes on where it was interrupted. With `join = "latent"` uncached panels are encoded apart."""
 
     class CompositeTrainer(base):  # type: ignore[misc, valid-type]
         _composite_metadata: dict[str, str] = {}
@@ -132,7 +132,7 @@ def composite_trainer(base: type, hooks: RunHooks) -> type:
                 log_as_one_run(accelerator, args.log_prefix, hooks.sitting.log.name)
 
         def sample_images(self, accelerator: Any, args: Any, epoch: int | None, *rest: Any, **named: Any) -> None:
-            """Upstream samples before its first step also where a run goes on, whose weights are no start any more."""
+            """Not before the first step of a run that goes on: its weights are no start any more."""
             if epoch != 0 or hooks.state is None:
                 super().sample_images(accelerator, args, epoch, *rest, **named)
 
