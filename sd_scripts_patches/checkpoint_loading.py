@@ -15,15 +15,14 @@ from typing import Any
 import torch
 from library import model_util
 
-from sd_scripts_patches.tools import Misfit, Undo, looked_up, replace, require, require_parameters
+from sd_scripts_patches.tools import Undo, replace, require, require_lookup, require_parameters
 
 
 def check() -> None:
     require(torch, "load")
     require_parameters(torch.load, "f")
     require(model_util, "load_checkpoint_with_text_encoder_conversion")
-    if looked_up(model_util.load_checkpoint_with_text_encoder_conversion, "load") is not torch.load:
-        raise Misfit("load_checkpoint_with_text_encoder_conversion no longer loads with torch")
+    require_lookup(model_util.load_checkpoint_with_text_encoder_conversion, "load", torch.load)
 
 
 def apply(refuse: Callable[[str], Exception]) -> Undo:

@@ -4,8 +4,8 @@ step, become known.
 Why: the collator tells a dataset its epoch only after a batch was fetched, so a worker's first batch of an epoch
 would be made for the epoch before (a persistent worker) or for none at all (a new one).
 Until: upstream sets the epoch before the first fetch.
-Fits: v0.10.1, v0.10.6, v0.11.1, c162e90. Checked: its parameters;
-that the trainer looks it up, wherever it is defined.
+Fits: v0.10.1, v0.10.6, v0.11.1, c162e90. Checked: its parameters; that the trainer looks
+it up, wherever it is defined.
 """
 
 from __future__ import annotations

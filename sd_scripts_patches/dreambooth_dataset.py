@@ -11,40 +11,48 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from library import config_util
 
 from sd_scripts_patches.tools import Misfit, Undo, all_of, replace, require, require_lookup
 
-_GIVEN_APART = {"self", "subsets", "is_training_dataset"}
+_SCHEMA = "DATASET_ASCENDABLE_SCHEMA"
 
 
 def check() -> None:
-    require(config_util, "DreamBoothDataset", "DreamBoothDatasetParams", "ConfigSanitizer", "BlueprintGenerator")
-    require(config_util.ConfigSanitizer, "DATASET_ASCENDABLE_SCHEMA")
-    fields = {field.name for field in dataclasses.fields(config_util.DreamBoothDatasetParams)}
-    arguments = set(inspect.signature(config_util.DreamBoothDataset.__init__).parameters)
-    if fields != arguments - _GIVEN_APART or "is_training_dataset" not in arguments:
-        raise Misfit(f"DreamBoothDataset takes {sorted(arguments)}, its params hold {sorted(fields)}")
-    build, plan = config_util.generate_dataset_group_by_blueprint, config_util.BlueprintGenerator.generate
-    require_lookup(build, "DreamBoothDataset", config_util.DreamBoothDataset)
-    require_lookup(plan, "DreamBoothDatasetParams", config_util.DreamBoothDatasetParams)
+    check_class("DreamBoothDataset", _SCHEMA, {"self", "subsets", "is_training_dataset"})
+
+
+def check_class(name: str, schema: str, given_apart: Collection[str]) -> None:
+    """Raises Misfit unless config_util has a class of this name, whose arguments are its params' fields and `given_apart`."""
+    require(config_util, name, f"{name}Params", "ConfigSanitizer", "BlueprintGenerator")
+    require(config_util.ConfigSanitizer, schema)
+    made, params = getattr(config_util, name), getattr(config_util, f"{name}Params")
+    fields = {field.name for field in dataclasses.fields(params)}
+    arguments = set(inspect.signature(made.__init__).parameters)
+    if fields != arguments - set(given_apart) or not arguments.issuperset(given_apart):
+        raise Misfit(f"{name} takes {sorted(arguments)}, its params hold {sorted(fields)}")
+    require_lookup(config_util.generate_dataset_group_by_blueprint, name, made)
+    require_lookup(config_util.BlueprintGenerator.generate, f"{name}Params", params)
 
 
 def apply(dataset_class: type, composite_schema: Any) -> Undo:
     """`dataset_class` takes upstream's arguments and `composite` and `seed`; `composite_schema` is voluptuous's."""
-    params = dataclasses.make_dataclass(
-        "DreamBoothDatasetParams",
-        [("composite", "dict | None", None), ("seed", "int | None", None)],
-        bases=(config_util.DreamBoothDatasetParams,),
-    )
-    sanitizer = config_util.ConfigSanitizer
-    schema = {**sanitizer.DATASET_ASCENDABLE_SCHEMA, "composite": composite_schema}
+    fields = {"composite": "dict | None", "seed": "int | None"}
+    return replace_class("DreamBoothDataset", dataset_class, fields, _SCHEMA, {"composite": composite_schema})
+
+
+def replace_class(name: str, new: type, fields: Mapping[str, Any], schema: str, options: Mapping[str, Any]) -> Undo:
+    """Puts `new` in the place of config_util's class. Its params get these fields (None by default), the schema these
+    options."""
+    params, sanitizer = getattr(config_util, f"{name}Params"), config_util.ConfigSanitizer
+    more = [(field, kind, None) for field, kind in fields.items()]
     return all_of(
         [
-            replace(config_util, "DreamBoothDataset", dataset_class),
-            replace(config_util, "DreamBoothDatasetParams", params),
-            replace(sanitizer, "DATASET_ASCENDABLE_SCHEMA", schema),
+            replace(config_util, name, new),
+            replace(config_util, f"{name}Params", dataclasses.make_dataclass(f"{name}Params", more, bases=(params,))),
+            replace(sanitizer, schema, {**getattr(sanitizer, schema), **options}),
         ]
     )

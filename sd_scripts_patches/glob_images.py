@@ -2,8 +2,8 @@
 
 Why: upstream lists a subset's folder itself, and stops at the first image or caption that it cannot read.
 Until: upstream can be told what to leave out.
-Fits: v0.10.1, v0.10.6, v0.11.1, c162e90. Checked: its parameters; that
-DreamBoothDataset looks it up, wherever it is defined.
+Fits: v0.10.1, v0.10.6, v0.11.1, c162e90. Checked: its parameters; that DreamBoothDataset
+looks it up, wherever it is defined.
 """
 
 from __future__ import annotations

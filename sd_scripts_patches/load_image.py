@@ -3,8 +3,8 @@ images upright and scales 16-bit ones. Only in runs with composites: both stages
 
 Why: upstream ignores EXIF orientation, so a phone's photos are trained lying down, and Pillow clips 16 bits to white.
 Until: upstream reads them right.
-Fits: v0.10.1, v0.10.6, v0.11.1, c162e90. Checked: parameters; that a
-batch's loader and a cache's look up one load_image, wherever it is defined.
+Fits: v0.10.1, v0.10.6, v0.11.1, c162e90. Checked: parameters; that a batch's loader and a cache's look up one
+load_image, wherever it is defined.
 """
 
 from __future__ import annotations
@@ -40,15 +40,14 @@ def _original() -> Any:
 
 
 def apply(read_image: Callable, image_size: Callable) -> Undo:
-    def load_image(image_path: str, alpha: bool = False) -> Any:
-        return read_image(image_path, alpha)
+    """`read_image(path, alpha=False)` makes an array, `image_size(path)` is (width, height)."""
 
     def get_image_size(self: Any, image_path: str) -> tuple[int, int]:
         return image_size(image_path)
 
     return all_of(
         [
-            replace_everywhere("load_image", _original(), load_image),
+            replace_everywhere("load_image", _original(), read_image),
             replace(_base_dataset(), "get_image_size", get_image_size),
         ]
     )

@@ -3,8 +3,7 @@
 Why: upstream's disk caches (latents, text encoder outputs) go through it under their final names; a kill in between
 leaves a torn cache that every later run stops at.
 Until: upstream writes its caches aside and renames them.
-Fits: numpy 1.26 to 2.4, all upstream versions. Checked: that
-upstream's latent caches look it up.
+Fits: numpy 1.26 to 2.4, all upstream versions. Checked: that upstream's latent caches look it up.
 """
 
 from __future__ import annotations
@@ -18,14 +17,13 @@ from typing import Any
 import numpy
 from library.strategy_base import LatentsCachingStrategy
 
-from sd_scripts_patches.tools import Misfit, Undo, looked_up, replace, require
+from sd_scripts_patches.tools import Undo, replace, require, require_lookup
 
 
 def check() -> None:
     require(numpy, "savez")
     require(LatentsCachingStrategy, "save_latents_to_disk")
-    if looked_up(LatentsCachingStrategy.save_latents_to_disk, "savez") is not numpy.savez:
-        raise Misfit("LatentsCachingStrategy.save_latents_to_disk no longer saves with numpy")
+    require_lookup(LatentsCachingStrategy.save_latents_to_disk, "savez", numpy.savez)
 
 
 def apply(whole: Callable[[str], AbstractContextManager[Path]]) -> Undo:

@@ -3,8 +3,7 @@
 Why: upstream shuffles its batches with torch's global generator, so a resumed run takes those of an interrupted
 epoch in another order, and trains some twice and others never.
 Until: upstream's resume restores the epoch's order.
-Fits: torch 2.x. Checked: the attribute; that the sampler knows its `data_source`, and that a
-loader makes this sampler.
+Fits: torch 2.x. Checked: the attribute; that the sampler knows its `data_source`, and that a loader makes it.
 """
 
 from __future__ import annotations
@@ -14,14 +13,13 @@ from typing import Any
 
 from torch.utils.data import DataLoader, RandomSampler
 
-from sd_scripts_patches.tools import Misfit, Undo, looked_up, replace, require, require_parameters
+from sd_scripts_patches.tools import Undo, replace, require, require_lookup, require_parameters
 
 
 def check() -> None:
     require(RandomSampler, "__iter__")
     require_parameters(RandomSampler.__init__, "data_source")
-    if looked_up(DataLoader.__init__, "RandomSampler") is not RandomSampler:
-        raise Misfit("torch's DataLoader shuffles with another sampler than RandomSampler")
+    require_lookup(DataLoader.__init__, "RandomSampler", RandomSampler)
 
 
 def apply(order: Callable[[int], Sequence[int] | None]) -> Undo:

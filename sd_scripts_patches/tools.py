@@ -4,9 +4,11 @@ saying why a patch does not fit."""
 from __future__ import annotations
 
 import dis
+import importlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from types import CodeType, ModuleType
 from typing import Any
 
@@ -16,6 +18,15 @@ _MARK = "_lycoris_composite_patched"
 
 class Misfit(Exception):
     """Upstream is not what a patch relies on. The text names the symbol and what is different."""
+
+
+def why_misfit(patch: str) -> str | None:
+    """Why the patch of this name does not fit what is installed; None where it fits. Changes nothing."""
+    try:
+        importlib.import_module(f"sd_scripts_patches.{patch}").check()
+    except (ImportError, Misfit) as error:
+        return str(error)
+    return None
 
 
 def require(owner: Any, *names: str) -> None:
@@ -42,11 +53,11 @@ def require_call(function: Callable, method: str) -> None:
 def looked_up(caller: Callable, name: str) -> Any:
     """What `caller` finds under a name when it runs: as a global of its own module, or as an attribute of a module that is
     one (`dataset_util.collator_class`). Raises Misfit where it looks no such name up, or finds different things."""
-    found = list(_lookups(inspect.unwrap(caller), name))
-    if not found or any(one is not found[0] for one in found):
-        how = "no longer looks up" if not found else "finds different things under"
+    things = list(_lookups(inspect.unwrap(caller), name))
+    if not things or any(thing is not things[0] for thing in things):
+        how = "no longer looks up" if not things else "finds different things under"
         raise Misfit(f"{caller.__module__}.{caller.__qualname__} {how} {name}")
-    return found[0]
+    return things[0]
 
 
 def require_lookup(caller: Callable, name: str, thing: Any) -> None:
@@ -122,14 +133,11 @@ def replace(owner: Any, name: str, new: Any) -> Undo:
 
 
 def all_of(undos: Iterable[Undo]) -> Undo:
-    """One undo for several, last one first."""
-    undos = list(undos)
-
-    def undo() -> None:
-        for one in reversed(undos):
-            one()
-
-    return undo
+    """A single undo for several. The last replacement is undone first."""
+    stack = ExitStack()
+    for undo in undos:
+        stack.callback(undo)
+    return stack.close
 
 
 def _name(owner: Any) -> str:

@@ -18,23 +18,21 @@ _SAVES_STATES = ("save_state", "save_state_on_train_end", "resume")
 
 @contextmanager
 def exact_kernels(settings: KohyaSettings, say: Callable[[str], None]) -> Iterator[None]:
-    """For a stage whose states are saved: keeps LyCORIS to one way of computing, and says so. Left to itself it takes from
-    call to call what was fastest in timings of its own, which a run that goes on would make anew."""
-    if not _has_choice(settings) or _VARIABLE in os.environ:
+    """For a stage whose states are saved: keeps LyCORIS to one way of computing, and says so. Left alone, LyCORIS measures
+    its kernels and takes the fastest for each call; a run that goes on would measure again."""
+    saving = [key for key in _SAVES_STATES if settings.get(key)]
+    if not saving or _VARIABLE in os.environ or not _chooses(settings.network_module or ""):
         yield
         return
-    key = next(key for key in _SAVES_STATES if settings.get(key))
     say(
-        f"{key}: {_VARIABLE}={_PLAIN}, so that a run that goes on computes as the one before; set the variable yourself "
+        f"{saving[0]}: {_VARIABLE}={_PLAIN}, so that a run that goes on computes as the one before; set the variable yourself "
         "to let LyCORIS choose its kernels (auto)"
     )
     with environment.with_defaults({_VARIABLE: _PLAIN}):
         yield
 
 
-def _has_choice(settings: KohyaSettings) -> bool:
-    """Whether states are saved, and LyCORIS would choose: on a CPU it always computes with torch, as before version 4."""
-    if not any(map(settings.get, _SAVES_STATES)) or not str(settings.network_module or "").startswith("lycoris"):
-        return False
+def _chooses(network_module: str) -> bool:
+    """Whether LyCORIS would choose a kernel: on a CPU it always computes with torch, as before version 4."""
     with kept_quiet():
-        return importlib.util.find_spec("lycoris.kernels") is not None and has_gpu()
+        return network_module.startswith("lycoris") and importlib.util.find_spec("lycoris.kernels") is not None and has_gpu()

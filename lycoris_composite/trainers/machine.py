@@ -90,42 +90,35 @@ def gpus() -> list[Gpu]:
     """The GPUs of CUDA (or ROCm)."""
     import torch
 
-    found = []
-    for number in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        free, total = torch.cuda.mem_get_info(number)
-        found.append(Gpu(torch.cuda.get_device_name(number), free, total))
-    return found
+    numbers = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    return [Gpu(torch.cuda.get_device_name(number), *torch.cuda.mem_get_info(number)) for number in numbers]
 
 
 def machine_errors(settings: KohyaSettings, where: str) -> Iterator[UserError]:
     """One for each setting that this machine cannot train with. Upstream stops at these too, some minutes later."""
     module = settings.network_module
-    reason = why_not_importable(str(module)) if module else "not set"
-    if reason:
+    if reason := why_not_importable(str(module)) if module else "not set":
         yield UserError(f"{where} network_module: {module or 'none'} cannot be used ({reason}); for LyCORIS set lycoris.kohya.")
     yield from _log_errors(settings, where)
     yield from _schedule_errors(settings, where)
-    if settings.xformers:
-        reason = why_not_importable("xformers.ops")
-        if reason:
-            yield UserError(f"{where} xformers: cannot be imported ({reason}); install it, or set sdpa = true in its place.")
-        elif not has_gpu():
-            yield UserError(f"{where} xformers: needs CUDA, and torch finds none here; give --cpu, or set sdpa = true instead.")
+    if settings.xformers and (reason := why_not_importable("xformers.ops")):
+        yield UserError(f"{where} xformers: cannot be imported ({reason}); install it, or set sdpa = true in its place.")
+    elif settings.xformers and not has_gpu():
+        yield UserError(f"{where} xformers: needs CUDA, and torch finds none here; give --cpu, or set sdpa = true instead.")
     if settings.mixed_precision == "fp16" and not has_gpu():
         yield UserError(f'{where} mixed_precision: "fp16" needs a GPU, and torch finds none here; give --cpu, or set "no".')
     optimizer = str(settings.optimizer_type or "")
-    if settings.use_8bit_adam or re.search("^paged|8bit$", optimizer, re.IGNORECASE):
-        reason = why_not_importable("bitsandbytes")
-        if reason:
-            yield UserError(
-                f"{where} optimizer_type: {optimizer or 'use_8bit_adam'} needs bitsandbytes, which cannot be imported "
-                f"({reason}); install it, or choose AdamW."
-            )
+    needs_bitsandbytes = settings.use_8bit_adam or re.search("^paged|8bit$", optimizer, re.IGNORECASE)
+    if needs_bitsandbytes and (reason := why_not_importable("bitsandbytes")):
+        yield UserError(
+            f"{where} optimizer_type: {optimizer or 'use_8bit_adam'} needs bitsandbytes, which cannot be imported "
+            f"({reason}); install it, or choose AdamW."
+        )
 
 
 def check_clip() -> None:
-    """Raises UserError for a transformers whose CLIP names its layers otherwise than files of LoRAs do: everything would
-    train, and no program would find the text encoder's part in what is saved. Upstream stops there at clip_skip alone."""
+    """Raises UserError for a transformers whose CLIP gives its layers other names than LoRA files do. Training would work,
+    but no program would find the text encoder's part in the saved file. Upstream only stops where clip_skip is set."""
     import torch
     import transformers
 
@@ -143,8 +136,7 @@ def _log_errors(settings: KohyaSettings, where: str) -> Iterator[UserError]:
     wanted = settings.log_with
     if wanted in ("tensorboard", "all") and not settings.logging_dir:
         yield UserError(f'{where} log_with: "{wanted}" needs a folder; set logging_dir, or leave log_with out.')
-    reason = why_not_importable("wandb") if wanted in ("wandb", "all") else None
-    if reason:
+    if wanted in ("wandb", "all") and (reason := why_not_importable("wandb")):
         yield UserError(f'{where} log_with: "{wanted}" needs wandb, which cannot be imported ({reason}); install it.')
 
 

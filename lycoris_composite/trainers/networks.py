@@ -25,34 +25,44 @@ LYCORIS = "lycoris.kohya"
 # What decides which tensors a network has, and what alpha scales them by.
 _SHAPING = ("network_module", "network_dim", "network_alpha", "network_train_unet_only", "network_train_text_encoder_only")
 _DEFAULTS = {"network_dim": 4}  # LyCORIS's
+# How to get what somebody may want of a setting that only the whole run can have.
+_INSTEAD = {
+    "network_train_unet_only": "set text_encoder_lr = 0 there, which keeps stage 1's text encoder as it is",
+    "network_train_text_encoder_only": "set unet_lr = 0 there, which keeps stage 1's U-Net as it is",
+}
 # Network arguments that leave tensors as they are. All others have to be the same in both stages.
 _FREE_ARGUMENTS = {
     *("dropout", "rank_dropout", "module_dropout"),
     *("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio"),
 }
 _NUMBERS = ("conv_dim", "conv_alpha", "dropout", "rank_dropout", "module_dropout", "block_size", "factor", "constraint")
-_LARGEST_DIM = 10_000  # no layer is as wide; LoKr alone takes a larger one, for whole matrices
+_LARGEST_DIM = 10_000  # no layer is as wide; only LoKr takes a larger one, for whole matrices
 _WIDTH = 64
 
 
 def network_args(settings: KohyaSettings) -> dict[str, str]:
-    """`network_args` by name, as upstream parts them."""
+    """`network_args` by name, as upstream reads them.
+
+    >>> network_args(KohyaSettings(network_args=["algo=loha", "conv_dim=4"]))
+    {'algo': 'loha', 'conv_dim': '4'}
+    """
     return dict(str(argument).split("=", 1) for argument in settings.network_args if "=" in str(argument))
 
 
 def network_arg_errors(settings: KohyaSettings, where: str) -> Iterator[UserError]:
-    """One for each network argument that is none, or that the installed LyCORIS does not have. LyCORIS itself ignores the
-    one (`agol=loha` trains LoCon) and raises a bare KeyError for the other."""
+    """For each network argument that is no key=value, that LyCORIS does not have, or whose value it cannot use. LyCORIS
+    itself ignores a wrong name (`agol=loha` trains LoCon) and raises a bare KeyError for a wrong algorithm."""
     given = settings.network_args
     if not isinstance(given, (list, tuple)):
         return  # what is no list is refused for its type
     yield from key_value_errors(given, f"{where}, network_args")
     if settings.network_module == LYCORIS:
         yield from _lycoris_errors(network_args(settings), f"{where}, network_args")
+    if network_args(settings).get("algo", "").lower() == "lokr":
+        return
     dims = {"network_dim": settings.network_dim, "network_args conv_dim": network_args(settings).get("conv_dim")}
     for key, value in dims.items():
-        is_whole = network_args(settings).get("algo", "").lower() == "lokr"
-        if str(value).isdecimal() and int(str(value)) > _LARGEST_DIM and not is_whole:
+        if str(value).isdecimal() and int(str(value)) > _LARGEST_DIM:
             yield UserError(f"{where} {key}: {value} is out of range; no layer is as wide, give {_LARGEST_DIM:,} or less.")
 
 
@@ -61,11 +71,9 @@ def key_value_errors(arguments: Sequence[Any], where: str) -> Iterator[UserError
     for argument in arguments:
         key, equals, value = str(argument).partition("=")
         if not equals or not key.strip():
-            for colon in (":", " "):
-                if colon in key.strip():
-                    key, _, value = (part.strip() for part in key.strip().partition(colon))
-                    break
-            yield UserError(f'{where}: "{argument}" is not of the form key=value; write "{key or "key"}={value or "value"}".')
+            name, _, rest = key.strip().partition(":" if ":" in key else " ")
+            meant = f"{name.strip() or 'key'}={value or rest.strip() or 'value'}"
+            yield UserError(f'{where}: "{argument}" is not of the form key=value; write "{meant}".')
 
 
 def _lycoris_errors(given: Mapping[str, str], where: str) -> Iterator[UserError]:
@@ -98,47 +106,36 @@ def _is_number(text: str) -> bool:
 
 
 def network_errors(stages: Sequence[Stage], where: str) -> Iterator[UserError]:
-    """One for each setting that makes another network of stage 2, else for a network that cannot be made or that does not
-    hold again what it has saved. `stages` are both, or the one that is to run."""
+    """For each setting that gives stage 2 another network. Where there is none: for a network that cannot be made, or that
+    loads something else than it has saved. `stages` are both stages, or the only one that is to run."""
     *_, last = stages
     differences = list(_differences(*stages, where)) if len(stages) == 2 else []
+    knows_layers = last.trainer in ("train_network", "builtin") or last.settings.network_module == LYCORIS
     yield from differences
-    if not differences:
-        yield from _rehearsal_errors(stages, where, is_sure=last.trainer in ("train_network", "builtin"))
+    if (
+        not differences and knows_layers and not stages[0].settings.dim_from_weights
+    ):  # else they are another model's, or a file's
+        yield from _rehearsal_errors([stage.settings for stage in stages], where)
 
 
 def _differences(first: Stage, second: Stage, where: str) -> Iterator[UserError]:
     place = f"{where}, [composite.stage2]"
-    for key in _SHAPING:
-        one, other = (getattr(stage.settings, key) or _DEFAULTS.get(key) for stage in (first, second))
-        if one != other:
-            yield _other_network(f"{place} {key}", one, other, _instead(key))
-    one, other = network_args(first.settings), network_args(second.settings)
-    for key in sorted({*one, *other} - _FREE_ARGUMENTS):
-        if one.get(key) != other.get(key):
-            yield _other_network(f"{place} network_args {key}", one.get(key), other.get(key), "take it from stage 1")
+    settings = first.settings, second.settings
+    pairs = [(key, *(getattr(stage, key) or _DEFAULTS.get(key) for stage in settings)) for key in _SHAPING]
+    before, after = map(network_args, settings)
+    names = sorted({*before, *after} - _FREE_ARGUMENTS)
+    pairs += [(f"network_args {name}", before.get(name), after.get(name)) for name in names]
+    for key, old, new in pairs:
+        if old != new:
+            advice = "take it from stage 1" if key not in _SHAPING else _INSTEAD.get(key, "leave it out there")
+            old, new = ("not set" if value is None else value for value in (old, new))
+            yield UserError(
+                f"{place} {key}: {new}, but {old} in stage 1, whose network stage 2 goes on with; {advice}, or set it for both."
+            )
 
 
-def _instead(key: str) -> str:
-    """How to get what somebody may want of a setting that only the whole run can have."""
-    return {
-        "network_train_unet_only": "set text_encoder_lr = 0 there, which keeps stage 1's text encoder as it is",
-        "network_train_text_encoder_only": "set unet_lr = 0 there, which keeps stage 1's U-Net as it is",
-    }.get(key, "leave it out there")
-
-
-def _other_network(place: str, one: Any, other: Any, instead: str) -> UserError:
-    shown = ["not set" if value is None else str(value) for value in (one, other)]
-    return UserError(
-        f"{place}: {shown[1]}, but {shown[0]} in stage 1, whose network stage 2 goes on with; {instead}, or set it for both."
-    )
-
-
-def _rehearsal_errors(stages: Sequence[Stage], where: str, is_sure: bool) -> Iterator[UserError]:
-    settings = [stage.settings for stage in stages]
+def _rehearsal_errors(settings: Sequence[KohyaSettings], where: str) -> Iterator[UserError]:
     module_name = settings[0].network_module
-    if not (is_sure or module_name == LYCORIS) or settings[0].dim_from_weights:
-        return  # its layers are those of another model, or of a file
     try:
         lost = _lost(settings)
     except MemoryError:
@@ -175,43 +172,44 @@ def _lost(settings: Sequence[KohyaSettings]) -> int:
 
 
 def made_network(settings: KohyaSettings, weights: str | None = None) -> Any:
-    """A stage's network, made for a small model as upstream's `NetworkTrainer.train` makes it, `weights` for
-    `dim_from_weights`. Raises what the network raises."""
-    module = importlib.import_module(settings.network_module)
-    arguments: dict[str, Any] = dict(network_args(settings))
-    with _own_class_state(module), torch.random.fork_rng(devices=[]):
+    """A stage's network, made for a small model; `weights` are for `dim_from_weights`. Raises what the network raises."""
+    with _own_class_state(settings.network_module), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        text_encoder, unet = _text_encoder(), _unet()
-        if settings.dim_from_weights and weights:
-            network, _ = module.create_network_from_weights(1, weights, None, text_encoder, unet, **arguments)
-        else:
-            dropout = settings.network_dropout
-            arguments = {"dropout": dropout, **arguments}
-            dim, alpha = settings.network_dim, settings.network_alpha
-            network = module.create_network(1.0, dim, alpha, None, text_encoder, unet, neuron_dropout=dropout, **arguments)
-        parts = not settings.network_train_unet_only, not settings.network_train_text_encoder_only
-        network.apply_to(text_encoder, unet, *parts)
+        return create_network(settings, None, _text_encoder(), _unet(), weights)
+
+
+def create_network(settings: KohyaSettings, vae: Any, text_encoder: Any, unet: Any, weights: str | None = None) -> Any:
+    """A stage's network, hooked into the model, as upstream's `NetworkTrainer.train` makes it."""
+    module, arguments = importlib.import_module(settings.network_module), network_args(settings)
+    if settings.dim_from_weights and weights:
+        network, _ = module.create_network_from_weights(1, weights, vae, text_encoder, unet, **arguments)
+    else:
+        size, dropout = (settings.network_dim, settings.network_alpha), settings.network_dropout
+        arguments = {"dropout": dropout, **arguments}
+        network = module.create_network(1.0, *size, vae, text_encoder, unet, neuron_dropout=dropout, **arguments)
+    parts = not settings.network_train_unet_only, not settings.network_train_text_encoder_only
+    network.apply_to(text_encoder, unet, *parts)
     return network
 
 
 @contextmanager
-def _own_class_state(module: Any) -> Iterator[None]:
+def _own_class_state(module_name: str) -> Iterator[None]:
     """LyCORIS writes a preset onto its class, where the next network finds it; here it is taken back."""
+    module = importlib.import_module(module_name)
     classes = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
-    before = [(one, name, value) for one in classes for name, value in vars(one).items() if name.isupper()]
+    before = [(kind, name, value) for kind in classes for name, value in vars(kind).items() if name.isupper()]
     try:
         yield
     finally:
-        for one, name, value in before:
-            setattr(one, name, value)
+        for kind, name, value in before:
+            setattr(kind, name, value)
 
 
 def not_held(weights: Path, network: Any) -> list[str]:
     """The names of a file's tensors that the network does not hold. LyCORIS's `full` adds them to the base's and takes
     them off again, which rounds; everything else is exact."""
-    found = _tensors(weights)
-    own = network.state_dict()
-    return [name for name, value in found.items() if name not in own or not _is_same(own[name], value)]
+    state = network.state_dict()
+    return [name for name, value in _tensors(weights).items() if name not in state or not _is_same(state[name], value)]
 
 
 def _tensors(weights: Path) -> dict[str, torch.Tensor]:
@@ -222,23 +220,21 @@ def _tensors(weights: Path) -> dict[str, torch.Tensor]:
     return torch.load(weights, map_location="cpu", weights_only=True)
 
 
-def _is_same(own: torch.Tensor, saved: torch.Tensor) -> bool:
-    if own.shape != saved.shape:
-        return False
-    own = own.detach().cpu()
-    if not saved.is_floating_point() or own.to(saved.dtype).equal(saved):
-        return bool(own.to(saved.dtype).equal(saved))
-    return torch.allclose(own.float(), saved.float(), rtol=torch.finfo(saved.dtype).eps, atol=1e-6)
+def _is_same(held: torch.Tensor, saved: torch.Tensor) -> bool:
+    held = held.detach().cpu()
+    if held.to(saved.dtype).equal(saved):
+        return True
+    is_rounded = held.shape == saved.shape and saved.is_floating_point()
+    return is_rounded and torch.allclose(held.float(), saved.float(), rtol=torch.finfo(saved.dtype).eps, atol=1e-6)
 
 
 def load_surely(load: Callable[[str], Any], network: Any, is_continued: bool, say: Callable[[str], None]) -> Callable:
-    """`load_weights` that looks at what came of it. Raises UserError where nothing of the file fits the network, or, where
-    a stage goes on with the file of the stage before it, where a single tensor is not as it was."""
+    """`load_weights` that then compares network and file. Raises UserError where no tensor of the file fits the network.
+    Where stage 2 goes on with stage 1's file, it raises UserError if a single tensor differs."""
 
     def loading(file: str) -> Any:
         result = load(file)
-        lost = not_held(Path(file), network)
-        names = list(_tensors(Path(file)))
+        names, lost = list(_tensors(Path(file))), not_held(Path(file), network)
         if lost and is_continued:
             raise UserError(
                 f"{file}: {len(lost)} of its {len(names)} tensors are not in the network as they were saved (such as "
@@ -257,16 +253,12 @@ def load_surely(load: Callable[[str], Any], network: Any, is_continued: bool, sa
     return loading
 
 
-def _block(name: str, **layers: torch.nn.Module) -> torch.nn.Module:
+def _block(name: str, **layers: torch.nn.Module | list[torch.nn.Module]) -> torch.nn.Module:
     """A module of the class name that networks look for."""
     block = type(name, (torch.nn.Module,), {})()
     for key, layer in layers.items():
-        block.add_module(key, layer)
+        block.add_module(key, torch.nn.ModuleList(layer) if isinstance(layer, list) else layer)
     return block
-
-
-def _list(*modules: torch.nn.Module) -> torch.nn.ModuleList:
-    return torch.nn.ModuleList(modules)
 
 
 def _linear(inside: int = _WIDTH, outside: int = _WIDTH) -> torch.nn.Linear:
@@ -277,49 +269,32 @@ def _conv(size: int, inside: int = _WIDTH, outside: int = _WIDTH) -> torch.nn.Co
     return torch.nn.Conv2d(inside, outside, size, padding=size // 2)
 
 
+def _norm() -> torch.nn.GroupNorm:
+    return torch.nn.GroupNorm(32, _WIDTH)
+
+
 def _attention() -> torch.nn.Module:
-    return _block("CrossAttention", to_q=_linear(), to_k=_linear(), to_v=_linear(), to_out=_list(_linear()))
+    return _block("CrossAttention", to_q=_linear(), to_k=_linear(), to_v=_linear(), to_out=[_linear()])
 
 
 def _unet() -> torch.nn.Module:
     """A block of each kind that SD's U-Net has."""
-    forward = _block(
-        "FeedForward", net=_list(_block("GEGLU", proj=_linear(_WIDTH, 8 * _WIDTH)), torch.nn.Identity(), _linear(4 * _WIDTH))
-    )
-    layer = _block(
-        "BasicTransformerBlock", norm1=torch.nn.LayerNorm(_WIDTH), attn1=_attention(), attn2=_attention(), ff=forward
-    )
-    transformer = _block(
-        "Transformer2DModel",
-        norm=torch.nn.GroupNorm(32, _WIDTH),
-        proj_in=_conv(1),
-        transformer_blocks=_list(layer),
-        proj_out=_conv(1),
-    )
-    resnet = _block(
-        "ResnetBlock2D", norm1=torch.nn.GroupNorm(32, _WIDTH), conv1=_conv(3), time_emb_proj=_linear(4 * _WIDTH), conv2=_conv(3)
-    )
-    down = _block(
-        "CrossAttnDownBlock2D",
-        attentions=_list(transformer),
-        resnets=_list(resnet),
-        downsamplers=_list(_block("Downsample2D", conv=_conv(3))),
-    )
-    up = _block("UpBlock2D", upsamplers=_list(_block("Upsample2D", conv=_conv(3))))
+    gate = _block("GEGLU", proj=_linear(_WIDTH, 8 * _WIDTH))
+    forward = _block("FeedForward", net=[gate, torch.nn.Identity(), _linear(4 * _WIDTH)])
+    norm = torch.nn.LayerNorm(_WIDTH)
+    layer = _block("BasicTransformerBlock", norm1=norm, attn1=_attention(), attn2=_attention(), ff=forward)
+    transformer = _block("Transformer2DModel", norm=_norm(), proj_in=_conv(1), transformer_blocks=[layer], proj_out=_conv(1))
+    resnet = _block("ResnetBlock2D", norm1=_norm(), conv1=_conv(3), time_emb_proj=_linear(4 * _WIDTH), conv2=_conv(3))
+    smaller, larger = _block("Downsample2D", conv=_conv(3)), _block("Upsample2D", conv=_conv(3))
+    down = _block("CrossAttnDownBlock2D", attentions=[transformer], resnets=[resnet], downsamplers=[smaller])
+    up = _block("UpBlock2D", upsamplers=[larger])
     time = _block("TimeEmbedding", linear_1=_linear(_WIDTH, 4 * _WIDTH), linear_2=_linear(4 * _WIDTH, 4 * _WIDTH))
-    return _block(
-        "UNet2DConditionModel",
-        conv_in=_conv(3, 4),
-        time_embedding=time,
-        down_blocks=_list(down),
-        up_blocks=_list(up),
-        conv_out=_conv(3, _WIDTH, 4),
-    )
+    ends = {"conv_in": _conv(3, 4), "conv_out": _conv(3, _WIDTH, 4)}
+    return _block("UNet2DConditionModel", **ends, time_embedding=time, down_blocks=[down], up_blocks=[up])
 
 
 def _text_encoder() -> torch.nn.Module:
     attention = _block("CLIPAttention", q_proj=_linear(), k_proj=_linear(), v_proj=_linear(), out_proj=_linear())
-    layer = _block(
-        "CLIPEncoderLayer", self_attn=attention, mlp=_block("CLIPMLP", fc1=_linear(_WIDTH, 4 * _WIDTH), fc2=_linear(4 * _WIDTH))
-    )
-    return _block("CLIPTextModel", text_model=_block("CLIPTextTransformer", encoder=_block("CLIPEncoder", layers=_list(layer))))
+    layers = {"self_attn": attention, "mlp": _block("CLIPMLP", fc1=_linear(_WIDTH, 4 * _WIDTH), fc2=_linear(4 * _WIDTH))}
+    encoder = _block("CLIPEncoder", layers=[_block("CLIPEncoderLayer", **layers)])
+    return _block("CLIPTextModel", text_model=_block("CLIPTextTransformer", encoder=encoder))

@@ -62,14 +62,14 @@ def _groups(args: argparse.Namespace, settings: KohyaSettings) -> list[dict[str,
     try:
         network = made_network(settings).to(_device())
         several = getattr(network, "prepare_optimizer_params_with_multiple_te_lrs", None)
-        found = several(*rates) if several else network.prepare_optimizer_params(_first(rates[0]), *rates[1:])
-        groups = found[0] if isinstance(found, tuple) else found
+        prepared = several(*rates) if several else network.prepare_optimizer_params(_first(rates[0]), *rates[1:])
+        groups = prepared[0] if isinstance(prepared, tuple) else prepared
     except Exception:  # which is said of the network
         groups = []
     if groups:
         return [{**group, "params": list(group["params"])} for group in groups]
-    own = [_first(rate) if rate is not None else args.learning_rate for rate in rates[:2]]
-    return [{"params": [torch.nn.Parameter(torch.zeros(4, 4, device=_device()))], "lr": rate} for rate in own if rate]
+    for_parts = [_first(rate) if rate is not None else args.learning_rate for rate in rates[:2]]
+    return [{"params": [torch.nn.Parameter(torch.zeros(4, 4, device=_device()))], "lr": rate} for rate in for_parts if rate]
 
 
 def _first(rate: float | Sequence[float] | None) -> float | None:

@@ -21,15 +21,15 @@ CHUNK = 75  # tokens that CLIP reads at a time, its begin and end left out
 def clip_tokenizer(model: Path, cache: str | None) -> CLIPTokenizer:
     """SD 1.x's, from the model's folder, from where sd-scripts keeps it, or from the hub's cache. Raises UserError."""
     name = TOKENIZERS[0]
-    places = [Path(cache or ".") / name.replace("/", "_"), model / "tokenizer"]
-    return _loaded(name, next((place for place in places if any((place / file).is_file() for file in _FILES)), None))
+    folders = [Path(cache or ".") / name.replace("/", "_"), model / "tokenizer"]
+    return _loaded(name, next((folder for folder in folders if any((folder / file).is_file() for file in _FILES)), None))
 
 
 def kept_tokenizer(name: str, cache: str | None) -> CLIPTokenizer:
     """One of TOKENIZERS, as upstream loads it: from its folder in `cache`, where there is one, or from the hub's cache.
     Raises UserError where upstream would stop, or train with a tokenizer that knows no words."""
-    place = Path(cache or ".") / name.replace("/", "_")
-    return _loaded(name, place if cache and place.is_dir() else None)
+    folder = Path(cache or ".") / name.replace("/", "_")
+    return _loaded(name, folder if cache and folder.is_dir() else None)
 
 
 def _loaded(name: str, folder: Path | None) -> CLIPTokenizer:

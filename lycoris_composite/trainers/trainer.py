@@ -37,3 +37,7 @@ class Trainer(Protocol):
 
     def end(self) -> None:
         """Ends what the stages shared, where several processes ran them."""
+        import torch
+
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()

@@ -296,6 +296,7 @@ def _probed(name: str, is_patched: bool, use: Probing) -> Any:
     from lycoris_composite.run.states import Attempt
     from lycoris_composite.trainers.kohya import script as kohya
     from lycoris_composite.trainers.kohya.trainer import RunHooks
+    from sd_scripts_patches.tools import why_misfit
 
     skipped = frozenset({os.path.normpath(use.world / "data/1_rin/01.png")})
     use.hooks = RunHooks(Attempt("run", 1, use.folder / "out.safetensors", StopRequest(), skipped=skipped))
@@ -305,9 +306,8 @@ def _probed(name: str, is_patched: bool, use: Probing) -> Any:
         use.hooks.order = range
     with ExitStack() as undo:
         for one in (*NEEDS.get(name, ()), *([name] if is_patched else [])):
-            patch = kohya._patch(one)
-            patch.check()
-            undo.callback(patch.apply(*kohya._installed(patch, use.hooks)))
+            assert why_misfit(one) is None
+            undo.callback(kohya._apply(one, use.hooks))
         return PROBES[name](use)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,32 +49,30 @@ class Singles:
         self._items = [(s, i) for s in subsets for i in s.images for _ in range(s.repeats)]
         self._sizes = [bucket_of(image.size, canvas) for _, image in self._items]
         self._batch_size, self._seed = batch_size, seed
-        self.batches = sum(-(-self._sizes.count(size) // batch_size) for size in set(self._sizes))
+        self.batches = sum(math.ceil(count / batch_size) for count in Counter(self._sizes).values())
 
     def panels(self) -> set[StagePanel]:
-        flips = [(False, True) if subset.flip_aug else (False,) for subset, _ in self._items]
-        items = zip(self._items, self._sizes, flips, strict=True)
-        return {StagePanel(size, image.path, flipped) for (_, image), size, flips in items for flipped in flips}
+        items = zip(self._items, self._sizes, strict=True)
+        return {StagePanel(size, image.path, flip) for (subset, image), size in items for flip in {False, subset.flip_aug}}
 
     def batch(self, epoch: int, number: int) -> list[StageSample]:
-        chosen = self._epoch(epoch)[number]
         rng = generator(self._seed, epoch, number, "single")
-        return [self._sample(place, rng, epoch) for place in chosen]
+        return [self._sample(item, rng, epoch) for item in self._epoch(epoch)[number]]
 
-    def _sample(self, place: int, rng: random.Random, epoch: int) -> StageSample:
-        subset, image = self._items[place]
+    def _sample(self, item: int, rng: random.Random, epoch: int) -> StageSample:
+        subset, image = self._items[item]
         flipped = subset.flip_aug and rng.random() < 0.5
         caption = PanelCaption(image.caption or subset.class_tokens or "", "", subset.rules)
-        panel = StagePanel(self._sizes[place], image.path, flipped)
+        panel = StagePanel(self._sizes[item], image.path, flipped)
         return StageSample([panel], [Box(0, 0, *panel.size)], single_caption(caption, rng, epoch))
 
     def _epoch(self, epoch: int) -> list[list[int]]:
         rng = generator(self._seed, epoch, 0, "single order")
         batches = []
         for size in sorted(set(self._sizes)):
-            places = [place for place, own in enumerate(self._sizes) if own == size]
-            rng.shuffle(places)
-            batches += [places[start : start + self._batch_size] for start in range(0, len(places), self._batch_size)]
+            items = [item for item, item_size in enumerate(self._sizes) if item_size == size]
+            rng.shuffle(items)
+            batches += [items[start : start + self._batch_size] for start in range(0, len(items), self._batch_size)]
         return batches
 
 
@@ -84,11 +84,8 @@ class Composites:
         self.batches = plan.batches
 
     def panels(self) -> set[StagePanel]:
-        return {
-            StagePanel(panel.size, panel.image.path, flipped)
-            for panel in self._plan.panels_apart()
-            for flipped in ((False, True) if panel.character.subset.flip_aug else (False,))
-        }
+        panels = [(panel, panel.character.subset.flip_aug) for panel in self._plan.panels_apart()]
+        return {StagePanel(panel.size, panel.image.path, flip) for panel, flip_aug in panels for flip in {False, flip_aug}}
 
     def batch(self, epoch: int, number: int) -> list[StageSample]:
         composites = [self._plan.composite(epoch, index) for index in self._plan.batch(epoch, number)]
@@ -139,9 +136,9 @@ class EpochOrder(Sampler):
 
 def encoded(panels: Sequence[StagePanel], vae: AutoencoderKL, device: torch.device) -> dict[StagePanel, torch.Tensor]:
     """Each panel's latents, unscaled as upstream caches them."""
-    found = {}
+    latents = {}
     for panel in tqdm(panels, desc="caching latents"):
         picture = torch.from_numpy(images.panel_picture(panel.path, panel.size, panel.flipped))
         picture = picture.permute(2, 0, 1)[None].to(device, vae.dtype) / 127.5 - 1
-        found[panel] = vae.encode(picture).latent_dist.sample()[0].float().cpu()
-    return found
+        latents[panel] = vae.encode(picture).latent_dist.sample()[0].float().cpu()
+    return latents

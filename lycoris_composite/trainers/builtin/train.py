@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +44,12 @@ from lycoris_composite.run.states import Attempt, finish_state, place_of
 from lycoris_composite.trainers.builtin.batches import Batches, Composites, EpochOrder, Singles, encoded
 from lycoris_composite.trainers.builtin.model import LATENT_SCALE, NOISE, Text, load_model
 from lycoris_composite.trainers.machine import check_clip
-from lycoris_composite.trainers.metadata import composite_metadata
-from lycoris_composite.trainers.networks import load_surely, network_arg_errors, network_errors
+from lycoris_composite.trainers.networks import create_network, load_surely, network_arg_errors, network_args, network_errors
 from lycoris_composite.trainers.ranks import stop_signal
-from lycoris_composite.trainers.saving import save_whole, whole_weights
+from lycoris_composite.trainers.saving import composite_metadata, save_whole, whole_weights
+from lycoris_composite.trainers.trainer import Trainer
 from sd_scripts_patches import lycoris_timestep_embedding
-from sd_scripts_patches.tools import Misfit
+from sd_scripts_patches.tools import why_misfit
 
 _ONLY = {
     "network_module": "lycoris.kohya",
@@ -75,21 +77,13 @@ _NETWORK_STATE = "model.safetensors"  # accelerate's name for it
 _KNOWN = {name for name, key in KEYS.items() if key.embedded}
 _IN_METADATA = (
     *("output_name", "learning_rate", "unet_lr", "text_encoder_lr", "lr_scheduler", "network_module", "network_dim"),
-    *(
-        "network_alpha",
-        "seed",
-        "clip_skip",
-        "min_snr_gamma",
-        "max_token_length",
-        "resolution",
-        "train_batch_size",
-        "mixed_precision",
-    ),
+    *("network_alpha", "seed", "clip_skip", "min_snr_gamma", "max_token_length", "resolution", "train_batch_size"),
+    "mixed_precision",
 )
 
 
-class Builtin:
-    """The embedded trainer behind the calls that `trainers.kohya.Upstream` has."""
+class Builtin(Trainer):
+    """The embedded trainer behind the calls of every trainer."""
 
     def known_options(self) -> set[str]:
         return _KNOWN
@@ -121,9 +115,8 @@ class Builtin:
                 yield UserError(f"{where} {key}: not in the built-in trainer{hint}")
 
     def stage_errors(self, stage: Stage, where: str) -> Iterator[UserError]:
-        """One for each thing about a stage that it cannot train."""
-        given = {key: value for key, value in stage.settings.items() if value is not None}
-        wrong = list(refusals(partial(check_kind, key, value, where) for key, value in given.items()))
+        given = [(key, value) for key, value in stage.settings.items() if value is not None]
+        wrong = list(refusals(partial(check_kind, key, value, where) for key, value in given))
         yield from wrong
         yield from refusals([check_clip])
         yield from network_arg_errors(stage.settings, where)
@@ -133,17 +126,10 @@ class Builtin:
             yield from _choice_errors(stage, where)
 
     def rehearsal_errors(self, stages: Sequence[Stage], where: str) -> Iterator[UserError]:
-        """One for a network that cannot be made, and for what stage 2 would lose of stage 1."""
         yield from network_errors(stages, where)
 
     def fits(self, network_module: str | None) -> Iterator[tuple[str, str | None]]:
-        """The patch that it applies, and why that does not fit the installed LyCORIS, or None where it does."""
-        try:
-            lycoris_timestep_embedding.check()
-        except (ImportError, Misfit) as error:
-            yield "lycoris_timestep_embedding", str(error)
-        else:
-            yield "lycoris_timestep_embedding", None
+        yield "lycoris_timestep_embedding", why_misfit("lycoris_timestep_embedding")
 
     def run_stage(self, stage: Stage, attempt: Attempt, allow_pickle: bool = False) -> tuple[int, int]:
         """Trains a stage; how many steps and epochs that were. Pickled files are never loaded, so there is nothing to
@@ -152,11 +138,6 @@ class Builtin:
             return _Run(stage, attempt).train()
         finally:
             gc.collect()  # the network and the layers that it hooked hold each other, and with them the base model
-
-    def end(self) -> None:
-        """Ends what the stages shared, where several processes ran them."""
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
 
 
 def _choice_errors(stage: Stage, where: str) -> Iterator[UserError]:
@@ -201,7 +182,7 @@ class _Run:
         self.attempt.stop.waiting = True
         if self.options.sample_at_first and not self._step:
             self._sample(0, 0)
-        epochs = -(-steps // len(prepared))
+        epochs = math.ceil(steps / len(prepared))
         done, begun = place_of(self._step, len(prepared), 1, steps)
         for epoch in range(done + 1, epochs + 1):
             loader.dataset.epoch.fill_(epoch)
@@ -281,9 +262,9 @@ class _Run:
         options, device = self.options, self.accelerator.device
         parts = load_model(Path(options.pretrained_model_name_or_path), options.tokenizer_cache_dir)
         self.pipeline = parts.to(device, self.dtype)
-        self.unet, self.text_encoder, self.vae = parts.unet, parts.text_encoder, parts.vae
-        for part in (self.unet, self.text_encoder, self.vae):
-            part.requires_grad_(False).eval()
+        self.unet, self.text_encoder, self.vae = models = parts.unet, parts.text_encoder, parts.vae
+        for model in models:
+            model.requires_grad_(False).eval()
         self.vae.to(torch.float32)
         self.text = Text(parts.tokenizer, options.max_token_length, options.clip_skip)
         self.noise_scheduler = DDPMScheduler(**NOISE)
@@ -306,28 +287,21 @@ class _Run:
         workers = min(options.max_data_loader_n_workers, os.cpu_count() or 1)
         persistent = bool(options.persistent_data_loader_workers and workers)
         batches = Batches(sources, latents, self.text.ids)
-        order = EpochOrder(batches, options.seed)
-        return DataLoader(batches, 1, sampler=order, collate_fn=_alone, num_workers=workers, persistent_workers=persistent)
+        order, alone = EpochOrder(batches, options.seed), itemgetter(0)  # the loader's one sample is a batch already
+        return DataLoader(batches, 1, sampler=order, collate_fn=alone, num_workers=workers, persistent_workers=persistent)
 
     def _network(self) -> Any:
-        from lycoris.kohya import create_network
-
-        options, models = self.options, (self.vae, self.text_encoder, self.unet)
-        arguments = dict(argument.split("=", 1) for argument in options.network_args)
         with ExitStack() as undo:
             undo.callback(lycoris_timestep_embedding.apply())
-            arguments = {"dropout": None, **arguments}
-            network = create_network(1.0, options.network_dim, options.network_alpha, *models, neuron_dropout=None, **arguments)
-        parts = not options.network_train_unet_only, not options.network_train_text_encoder_only
-        network.apply_to(self.text_encoder, self.unet, *parts)
-        if options.network_weights:
-            load_surely(network.load_weights, network, self.stage.number == 2, print)(options.network_weights)
+            network = create_network(self.options, self.vae, self.text_encoder, self.unet)
+        if weights := self.options.network_weights:
+            load_surely(network.load_weights, network, self.stage.number == 2, print)(weights)
         return network.to(self.accelerator.device)
 
     def _optimizer(self) -> torch.optim.Optimizer:
         options = self.options
-        found = self.network.prepare_optimizer_params(options.text_encoder_lr, options.unet_lr, options.learning_rate)
-        params = found[0] if isinstance(found, tuple) else found  # LyCORIS 4 gives descriptions of the groups too
+        groups = self.network.prepare_optimizer_params(options.text_encoder_lr, options.unet_lr, options.learning_rate)
+        params = groups[0] if isinstance(groups, tuple) else groups  # LyCORIS 4 gives descriptions of the groups too
         if options.optimizer_type.lower() == "adamw8bit":
             from bitsandbytes.optim import AdamW8bit
 
@@ -342,7 +316,7 @@ class _Run:
     def _steps(self, batches: int) -> int:
         if self.options.max_train_epochs is None:
             return self.options.max_train_steps
-        return self.options.max_train_epochs * -(-batches // self.accelerator.num_processes)
+        return self.options.max_train_epochs * math.ceil(batches / self.accelerator.num_processes)
 
     def _share_gradients(self) -> None:
         """The network is called through the modules that it hooked, which DistributedDataParallel would not see."""
@@ -357,13 +331,13 @@ class _Run:
         if self.options.save_state:
             self._save_state(self.stage.output.with_name(f"{self.stage.name}-{name}-state"), epoch)
 
-    def _save_state(self, folder: Path, epoch: int, on_stop: bool = False) -> None:
+    def _save_state(self, folder: Path, epoch: int, asked: bool = False) -> None:
         if not self.accelerator.is_main_process:
             return
         with whole_weights(folder) as part:
             self.accelerator.save_state(str(part))
             save_file({key: value.contiguous() for key, value in self.network.state_dict().items()}, part / _NETWORK_STATE)
-            finish_state(part, self.attempt, epoch, self._step, self.steps, on_stop)
+            finish_state(part, self.attempt, epoch, self._step, self.steps, asked)
 
     def _load_state(self, folder: Path) -> None:
         self.accelerator.load_state(str(folder))
@@ -372,28 +346,23 @@ class _Run:
     def _save(self, path: Path, epoch: int) -> None:
         if not self.accelerator.is_main_process:
             return
-        settings = self.stage.settings
-        metadata = {f"ss_{key}": str(settings[key]) for key in _IN_METADATA if settings.get(key) is not None}
-        metadata |= {
-            "ss_base_model_version": "sd_v1",
-            "ss_steps": str(self._step),
-            "ss_epoch": str(epoch),
-            "ss_composite_trainer": "builtin",
-        }
-        metadata["ss_network_args"] = json.dumps(dict(one.split("=", 1) for one in settings.network_args))
+        options = self.options
+        metadata = {f"ss_{key}": str(options[key]) for key in _IN_METADATA if options.get(key) is not None}
+        metadata |= {"ss_base_model_version": "sd_v1", "ss_composite_trainer": "builtin"}
+        metadata |= {"ss_steps": str(self._step), "ss_epoch": str(epoch), "ss_network_args": json.dumps(network_args(options))}
         metadata |= composite_metadata(self.plans) if self.plans else {}
-        save_whole(self.network.save_weights)(path, _DTYPES.get(self.options.save_precision, torch.float32), metadata)
+        save_whole(self.network.save_weights)(path, _DTYPES.get(options.save_precision, torch.float32), metadata)
 
     def _sample(self, epoch: int | None, step: int) -> None:
         """Pictures of the sample prompts, under the names that upstream gives them. Training's random numbers go on as
         if there had been none."""
         if not self.accelerator.is_main_process or not self.options.sample_prompts:
             return
-        prompts = [prompt_values(one) for one in json.loads(Path(self.options.sample_prompts).read_text(encoding="utf-8"))]
+        lines = json.loads(Path(self.options.sample_prompts).read_text(encoding="utf-8"))
         folder = self.stage.output_dir / "sample"
         suffix = f"{step:06d}" if epoch is None else f"e{epoch:06d}"
         with torch.random.fork_rng(), torch.no_grad():
-            for number, prompt in enumerate(prompts):
+            for number, prompt in enumerate(map(prompt_values, lines)):
                 when = time.strftime("%Y%m%d%H%M%S")
                 picture = self.draw(prompt)
                 with whole(folder / f"{self.stage.name}_{suffix}_{number:02d}_{when}_{prompt.get('seed', 0)}.png") as part:
@@ -403,10 +372,9 @@ class _Run:
         """One picture of a prompt as kohya's JSON prompt files hold them."""
         width, height = (max(64, prompt.get(key, 512) // 8 * 8) for key in ("width", "height"))
         with self.accelerator.autocast():
-            wanted, unwanted = (
-                self.text.encode(self.text_encoder, self.text.ids([text]).to(self.accelerator.device))
-                for text in (prompt.get("prompt", ""), prompt.get("negative_prompt") or "")
-            )
+            texts = prompt.get("prompt", ""), prompt.get("negative_prompt") or ""
+            ids = (self.text.ids([text]).to(self.accelerator.device) for text in texts)
+            wanted, unwanted = (self.text.encode(self.text_encoder, chunks) for chunks in ids)
             self.pipeline.scheduler = getattr(diffusers, _SAMPLERS[self.options.sample_sampler])(**NOISE)
             return self.pipeline(
                 prompt_embeds=wanted,
@@ -417,9 +385,3 @@ class _Run:
                 guidance_scale=prompt.get("scale", 7.5),
                 generator=torch.Generator().manual_seed(prompt.get("seed", 0)),
             ).images[0]
-
-
-def _alone(samples: Sequence[Any]) -> Any:
-    """The loader's one sample, which is a batch already."""
-    [batch] = samples
-    return batch

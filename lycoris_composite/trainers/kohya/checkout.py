@@ -8,7 +8,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from lycoris_composite.errors import UserError
@@ -34,26 +34,15 @@ def default_folder() -> Path:
 def find(given: str | None = None) -> Path:
     """The sd-scripts folder: the given one, $SD_SCRIPTS_DIR, this folder, sd-scripts in or beside it, or setup's.
     Raises UserError that says where it was looked for."""
-    looked = []
-    for source, folder in _candidates(given):
-        if is_checkout(folder):
-            return folder.resolve()
-        if source:
-            raise UserError(f"{source} {folder}: no train_network.py there; give the folder of an sd-scripts clone.")
-        looked.append(str(folder))
-    raise UserError(
-        f"sd-scripts not found (looked in {', '.join(looked)}); run `lycoris-composite setup`, or name it with --sd_scripts."
-    )
-
-
-def _candidates(given: str | None) -> Iterator[tuple[str, Path]]:
-    if given:
-        yield "--sd_scripts", Path(given)
-    if os.environ.get("SD_SCRIPTS_DIR"):
-        yield "$SD_SCRIPTS_DIR", Path(os.environ["SD_SCRIPTS_DIR"])
+    source, named = ("--sd_scripts", given) if given else ("$SD_SCRIPTS_DIR", os.environ.get("SD_SCRIPTS_DIR"))
     here = Path.cwd()
-    for folder in (here, here / "sd-scripts", here.parent / "sd-scripts", default_folder()):
-        yield "", folder
+    folders = [Path(named)] if named else [here, here / "sd-scripts", here.parent / "sd-scripts", default_folder()]
+    for folder in filter(is_checkout, folders):
+        return folder.resolve()
+    if named:
+        raise UserError(f"{source} {named}: no train_network.py there; give the folder of an sd-scripts clone.")
+    looked = ", ".join(map(str, folders))
+    raise UserError(f"sd-scripts not found (looked in {looked}); run `lycoris-composite setup`, or name it with --sd_scripts.")
 
 
 def is_checkout(folder: Path) -> bool:
@@ -62,11 +51,9 @@ def is_checkout(folder: Path) -> bool:
 
 def version(folder: Path) -> str:
     """The checkout's tag or short commit, with "-dirty" where files were changed; UNKNOWN where git cannot tell."""
-    try:
+    with suppress(UserError):
         if Path(_git("rev-parse", "--show-toplevel", folder=folder).strip()).samefile(folder):
             return _git("describe", "--tags", "--always", "--dirty", folder=folder).strip()
-    except UserError:
-        pass
     return UNKNOWN
 
 
@@ -118,48 +105,36 @@ def _clone(url: str, ref: str, folder: Path) -> str:
 
 
 def _check_out(ref: str, part: Path, url: str) -> str:
-    """Checks out everything, or where the repository lacks files, all but those; what was left out, and what that means.
-    Git may well succeed without a file that it cannot read, and only leave it out."""
-    try:
-        _git("checkout", "--quiet", ref, folder=part)
-        lacking = _lacking("HEAD", part)
-    except UserError:
-        commit = _commit(ref, part)
-        lacking = _lacking(commit, part) if commit else []
-        if not lacking:
-            raise
-    if not lacking:
-        return ""
+    """Checks out all files that the repository has; what was left out, and what that means. It has to ask before: git may
+    well succeed without a file that it cannot read, and only leave it out."""
+    commit = _commit(ref, part)
+    lacking = _lacking(commit, part) if commit else []
     code = next((path for path in lacking if not path.startswith(tuple(_SPARE))), None)
     if code:
         raise UserError(f"{url}: lacks {code} of {ref}; clone another with --url, or another version with --ref.")
-    escaped = (re.sub(r"([\\*?\[!# ])", r"\\\1", path) for path in lacking)
-    _git("sparse-checkout", "set", "--no-cone", "/*", *(f"!/{path}" for path in escaped), folder=part)
-    _git("checkout", "--quiet", "--force", ref, folder=part)
-    means = [f"{', '.join(own)} ({meaning})" for start, meaning in _SPARE.items() if (own := _under(start, lacking))]
-    return f", but for what {url} lacks: {'; '.join(means)}"
+    if lacking:
+        escaped = (re.sub(r"([\\*?\[!# ])", r"\\\1", path) for path in lacking)
+        _git("sparse-checkout", "set", "--no-cone", "/*", *(f"!/{path}" for path in escaped), folder=part)
+    _git("checkout", "--quiet", ref, folder=part)
+    left_out = {meaning: [path for path in lacking if path.startswith(start)] for start, meaning in _SPARE.items()}
+    means = [f"{', '.join(paths)} ({meaning})" for meaning, paths in left_out.items() if paths]
+    return f", but for what {url} lacks: {'; '.join(means)}" if means else ""
 
 
 def _lacking(commit: str, folder: Path) -> list[str]:
     """The commit's files whose content is not in the clone."""
     entries = [line.split("\t", 1) for line in _git("ls-tree", "-r", "-z", commit, folder=folder).split("\0") if line]
     files = [(entry.split()[2], path) for entry, path in entries if entry.split()[1] == "blob"]
-    found = _git("cat-file", "--batch-check", folder=folder, given="\n".join(content for content, _ in files))
-    lost = {line.split()[0] for line in found.splitlines() if line.endswith(" missing")}
+    answers = _git("cat-file", "--batch-check", folder=folder, given="\n".join(content for content, _ in files))
+    lost = {line.split()[0] for line in answers.splitlines() if line.endswith(" missing")}
     return sorted(path for content, path in files if content in lost)
-
-
-def _under(start: str, paths: Iterable[str]) -> list[str]:
-    return [path for path in paths if path.startswith(start)]
 
 
 def _commit(ref: str, folder: Path) -> str | None:
     """What a tag, a branch (also one of origin's) or a commit names, as far as the clone knows."""
     for name in (ref, f"origin/{ref}"):
-        try:
+        with suppress(UserError):
             return _git("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}", folder=folder).strip()
-        except UserError:
-            continue
     return None
 
 
@@ -173,23 +148,21 @@ def _other_version(folder: Path, ref: str) -> str:
 
 
 def _update_command(folder: Path, ref: str) -> str:
-    """What brings a clone to another version. A sparse one is made whole where it has all its files' content."""
+    """The commands that bring a clone to another version. A sparse clone that has all files' content becomes a full one."""
     here = f"git -C {shlex.quote(str(folder))}"
     steps = [f"{here} fetch --tags", f"{here} checkout {shlex.quote(ref)}"]
-    try:
+    with suppress(UserError):  # where it is not set, which git calls a failure
         is_sparse = _git("config", "--bool", "core.sparseCheckout", folder=folder).strip() == "true"
         if is_sparse and not _lacking("HEAD", folder):
             steps.insert(1, f"{here} sparse-checkout disable")
-    except UserError:  # not set, which git calls a failure
-        pass
     return " && ".join(steps)
 
 
 def what_is_newer(found: str, folder: Path) -> str | None:
-    """A line where a version, as `version` tells it, is older than the one that `setup` gets. By tags; None where it is no
-    older, or cannot be told."""
-    own, newest = _numbers(found), _numbers(DEFAULT_REF)
-    if own is None or newest is None or own >= newest:
+    """A line where a version (of `version()`) is older than the version that `setup` gets. Compares tags; None where it is
+    not older, or where nobody can tell."""
+    here, newest = _numbers(found), _numbers(DEFAULT_REF)
+    if here is None or newest is None or here >= newest:
         return None
     where = "" if folder == default_folder() else f" --dir {shlex.quote(str(folder))}"
     return f"{DEFAULT_REF} is newer; `lycoris-composite setup{where}` says how to get it"
@@ -197,8 +170,8 @@ def what_is_newer(found: str, folder: Path) -> str | None:
 
 def _numbers(tag: str) -> tuple[int, ...] | None:
     """v0.10.1-3-gabcdef -> (0, 10, 1); None for a bare commit."""
-    found = re.match(r"v?(\d+(?:\.\d+)+)(?![\w.])", tag)
-    return tuple(map(int, found[1].split("."))) if found else None
+    match = re.match(r"v?(\d+(?:\.\d+)+)(?![\w.])", tag)
+    return tuple(map(int, match[1].split("."))) if match else None
 
 
 def requirements(text: str) -> list[str]:

@@ -11,11 +11,12 @@ import hashlib
 import logging
 import os
 import random
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
-from itertools import product
+from itertools import groupby, islice, product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -91,8 +92,8 @@ class SwitchedDataset(DreamBoothDataset):
             self.shuffle_buckets()
 
     def shuffle_buckets(self) -> None:
-        """Upstream shuffles what the epoch before has left, which it began with in the order of a folder's listing; in
-        pure runs every epoch shuffles what is sorted."""
+        """Upstream shuffles the last epoch's order, and the first epoch's is that of a folder's listing. In pure runs every
+        epoch shuffles the sorted images."""
         if self._training_epoch is None:
             return super().shuffle_buckets()
         if self._unshuffled is None:
@@ -124,9 +125,9 @@ class SwitchedDataset(DreamBoothDataset):
 
     @contextmanager
     def _caching(self, accelerator: Any) -> Iterator[Any]:
-        """Upstream's caching strategy. It takes a torn file for none, and one that holds other sizes or less than is asked
-        for; and in pure runs the VAE's noise depends on the images that are encoded together, not on those before, and
-        training's draws on none of it."""
+        """Upstream's caching strategy, changed. A cache file counts as missing where it is torn, holds another size, or lacks
+        what is asked for. In pure runs the VAE's noise depends only on the images that are encoded together, and what
+        training draws does not depend on that noise."""
         strategy = LatentsCachingStrategy.get_strategy()
         cache, is_cached = strategy.cache_batch_latents, strategy.is_disk_cached_latents_expected
 
@@ -137,8 +138,10 @@ class SwitchedDataset(DreamBoothDataset):
 
         def is_whole(size: Size, path: str, flip_aug: bool, alpha_mask: bool) -> bool:
             try:
-                found = is_cached(size, path, flip_aug, alpha_mask)
-                return found and (strategy.skip_disk_cache_validity_check or _holds(strategy, size, path, flip_aug, alpha_mask))
+                is_there = is_cached(size, path, flip_aug, alpha_mask)
+                return is_there and (
+                    strategy.skip_disk_cache_validity_check or _holds(strategy, size, path, flip_aug, alpha_mask)
+                )
             except Exception:  # a torn file, which upstream left when it was killed
                 os.remove(path)
                 return False
@@ -153,15 +156,24 @@ class SwitchedDataset(DreamBoothDataset):
 
 
 def _holds(strategy: Any, size: Size, path: str, flip_aug: bool, alpha_mask: bool) -> bool:
-    """Whether what would be loaded of a cache file is all there, and of this size. Until v0.10.2 a file of SD or SDXL held
-    one size that no key names, which every version takes for any other; and upstream looks for each part by itself, also
-    where the parts are of different sizes."""
+    """Whether a cache file holds all that would be loaded, in this size. Until v0.10.2 a file of SD or SDXL had one size
+    and no key said which; every version takes it for any size. Upstream also accepts parts of different sizes."""
     latents, _, _, flipped, mask = strategy.load_latents_from_disk(path, size)
     if isinstance(strategy, SdSdxlLatentsCachingStrategy) and latents.shape[-2:] != (size[1] // 8, size[0] // 8):
         return False
     has_flipped = flipped is not None and flipped.shape == latents.shape
     has_mask = mask is not None and mask.shape == size[::-1]
     return (has_flipped or not flip_aug) and (has_mask or not alpha_mask)
+
+
+class PlannedInfo(ImageInfo):
+    """A panel or a composite of the plan, as upstream sees an image."""
+
+    def __init__(self, key: str, source: Panel | Composite, alpha_mask: bool, flip_aug: bool = False) -> None:
+        super().__init__(key, 1, "", False, key)
+        self.source = source
+        self.image_size = self.bucket_reso = self.resized_size = source.size
+        self.alpha_masked, self.flip_aug = alpha_mask, flip_aug
 
 
 class CompositeDataset(SwitchedDataset):
@@ -171,8 +183,8 @@ class CompositeDataset(SwitchedDataset):
         super().__init__(*args, seed=seed, **kwargs)
         self.options = CompositeOptions(**composite)
         self.plan: Plan | None = None
-        self._panel_infos: dict[tuple[str, Size], ImageInfo] = {}
-        self._picture_infos: dict[tuple[int, int], ImageInfo] = {}
+        # What is encoded ahead: panels by (path, size) where they are joined as latents, else composites by (epoch, index).
+        self._encoded: dict[tuple, PlannedInfo] = {}
         # Every image's subset: a view's `image_to_subset` holds the batch's composites instead.
         self._panel_subsets = self.image_to_subset
         self._batch: dict[str, Composite] = {}
@@ -201,10 +213,10 @@ class CompositeDataset(SwitchedDataset):
 
     def _characters_subsets(self) -> Iterator[Subset]:
         """Upstream's subsets but for regularization, with what upstream read of them."""
-        infos: dict[int, list[ImageInfo]] = {id(subset): [] for subset in self.subsets}
-        for key in sorted(self.image_data):
-            infos[id(self._panel_subsets[key])].append(self.image_data[key])
-        return (self._subset_of(subset, infos[id(subset)]) for subset in self.subsets if not subset.is_reg)
+        keys = sorted(self.image_data)
+        for subset in self.subsets:
+            if not subset.is_reg:
+                yield self._subset_of(subset, [self.image_data[key] for key in keys if self._panel_subsets[key] is subset])
 
     def _subset_of(self, subset: Any, infos: Sequence[ImageInfo]) -> Subset:
         rules = CaptionRules(**{name: getattr(subset, name) for name in CaptionRules.__dataclass_fields__})
@@ -243,74 +255,42 @@ class CompositeDataset(SwitchedDataset):
         with self._caching(accelerator) as strategy, ThreadPoolExecutor(max(1, strategy.batch_size)) as loaders:
             if strategy.cache_to_disk:
                 infos = self._missing_on_disk(infos, strategy, model, accelerator)
-            for batch in tqdm(list(self._encodable(infos, strategy.batch_size)), desc="caching panels"):
+            for batch in tqdm(list(_encodable(infos, strategy.batch_size)), desc="caching panels"):
                 for info, picture in zip(batch, loaders.map(self._picture, batch), strict=True):
                     info.image = picture
                 strategy.cache_batch_latents(model, batch, batch[0].flip_aug, batch[0].alpha_masked, False)
                 for info in batch:
                     info.image = None
 
-    def _missing_on_disk(self, infos: Sequence[ImageInfo], strategy: Any, model: Any, accelerator: Any) -> list[ImageInfo]:
+    def _missing_on_disk(self, infos: Sequence[PlannedInfo], strategy: Any, model: Any, accelerator: Any) -> list[PlannedInfo]:
         """Names every info's cache file; this process's share of those that are not there."""
         digest, file_digest = _model_digest(model), cache(_file_digest)
         for info in infos:
             info.latents_npz = self._cache_path(info, digest, file_digest)
-        own = infos[accelerator.process_index :: accelerator.num_processes]
+        share = infos[accelerator.process_index :: accelerator.num_processes]
         expected = strategy.is_disk_cached_latents_expected
-        return [i for i in own if not expected(i.bucket_reso, i.latents_npz, i.flip_aug, i.alpha_masked)]
+        return [i for i in share if not expected(i.bucket_reso, i.latents_npz, i.flip_aug, i.alpha_masked)]
 
-    def _infos_to_cache(self) -> list[ImageInfo]:
+    def _infos_to_cache(self) -> list[PlannedInfo]:
         """What the VAE will see, by the join: panels apart, or whole pictures."""
-        if self.plan is None:
-            return []
-        return {"latent": self._panels_to_cache, "pixel": self._pictures_to_cache}[self.options.join](self.plan)
+        if self.plan is not None and self.options.join == "latent":
+            for panel in self.plan.panels_apart():
+                path, subset = panel.image.path, self._panel_subsets[panel.image.path]
+                self._encoded[path, panel.size] = PlannedInfo(path, panel, subset.alpha_mask, subset.flip_aug)
+        elif self.plan is not None:
+            self.plan = self.plan.cycling(CACHED_PIXEL_EPOCHS)
+            for epoch, index in product(range(1, CACHED_PIXEL_EPOCHS + 1), range(self.plan.composites)):
+                composite = self.plan.composite(epoch, index)
+                self._encoded[epoch, index] = PlannedInfo(f"{epoch}/{index}", composite, self._is_masked(composite))
+        return list(self._encoded.values())
 
-    def _panels_to_cache(self, plan: Plan) -> list[ImageInfo]:
-        for panel in plan.panels_apart():
-            subset = self._panel_subsets[panel.image.path]
-            info = self._info(panel.image.path, panel.size, subset.alpha_mask)
-            info.flip_aug = subset.flip_aug
-            info.panel = panel
-            self._panel_infos[panel.image.path, panel.size] = info
-        return list(self._panel_infos.values())
+    def _picture(self, info: PlannedInfo) -> np.ndarray:
+        draw = self._joined_picture if isinstance(info.source, Composite) else self._panel_picture
+        return draw(info.source, info.alpha_masked)
 
-    def _pictures_to_cache(self, plan: Plan) -> list[ImageInfo]:
-        self.plan = plan.cycling(CACHED_PIXEL_EPOCHS)
-        for epoch, index in product(range(1, CACHED_PIXEL_EPOCHS + 1), range(plan.composites)):
-            composite = plan.composite(epoch, index)
-            info = self._info(f"{epoch}/{index}", composite.size, any(self._masked(p) for p in composite.panels))
-            info.composite = composite
-            self._picture_infos[epoch, index] = info
-        return list(self._picture_infos.values())
-
-    def _info(self, key: str, size: Size, alpha_mask: bool) -> ImageInfo:
-        info = ImageInfo(key, 1, "", False, key)
-        info.image_size = info.bucket_reso = info.resized_size = size
-        info.alpha_masked, info.flip_aug = alpha_mask, False
-        return info
-
-    def _encodable(self, infos: Sequence[ImageInfo], batch_size: int) -> Iterator[list[ImageInfo]]:
-        """The infos in batches that the VAE can take at once, of one size and the same options."""
-
-        def alike(info: ImageInfo) -> tuple:
-            return (*info.bucket_reso, info.flip_aug, info.alpha_masked)
-
-        ordered = sorted(infos, key=alike)
-        start = 0
-        for stop in range(1, len(ordered) + 1):
-            full = stop - start == max(1, batch_size)
-            if full or stop == len(ordered) or alike(ordered[stop]) != alike(ordered[start]):
-                yield ordered[start:stop]
-                start = stop
-
-    def _picture(self, info: ImageInfo) -> np.ndarray:
-        if hasattr(info, "composite"):
-            return self._joined_picture(info.composite, info.alpha_masked)
-        return self._panel_picture(info.panel, info.alpha_masked)
-
-    def _cache_path(self, info: ImageInfo, model_digest: str, file_digest: Callable[[str], bytes]) -> str:
+    def _cache_path(self, info: PlannedInfo, model_digest: str, file_digest: Callable[[str], bytes]) -> str:
         """Beside the (left) image. The name holds all that the latents depend on, so none is ever stale."""
-        panels = info.composite.panels if hasattr(info, "composite") else (info.panel,)
+        panels = info.source.panels if isinstance(info.source, Composite) else (info.source,)
         digest = hashlib.sha256(model_digest.encode())
         for panel in panels:
             how = self._panel_subsets[panel.image.path].resize_interpolation or self.resize_interpolation
@@ -339,12 +319,11 @@ class CompositeDataset(SwitchedDataset):
         view.buckets_indices = [BucketBatchIndex(0, len(composites), 0)]
         view.image_data, view.image_to_subset = {}, {}
         for key, composite in view._batch.items():
-            masked = any(self._masked(panel) for panel in composite.panels)
-            info = self._info(key, composite.size, masked)
+            info = PlannedInfo(key, composite, self._is_masked(composite))
             info.caption = self.plan.caption(composite, epoch, progress, self._budget())
             self._fill_latents(info, composite)
             view.image_data[key] = info
-            view.image_to_subset[key] = self._joined_subset(composite, masked)
+            view.image_to_subset[key] = self._joined_subset(composite, info.alpha_masked)
         return view
 
     def process_caption(self, subset: Any, caption: str) -> str:
@@ -352,10 +331,10 @@ class CompositeDataset(SwitchedDataset):
         return caption
 
     def _fill_latents(self, info: ImageInfo, composite: Composite) -> None:
-        if self._picture_infos:
-            info.latents, info.alpha_mask = self._latents(self._picture_infos[composite.epoch, composite.index], False)
-        elif self._panel_infos:
-            panels = [self._latents(self._panel_infos[p.image.path, p.size], p.flipped) for p in composite.panels]
+        if self._encoded and self.options.join == "pixel":
+            info.latents, info.alpha_mask = self._latents(self._encoded[composite.epoch, composite.index], False)
+        elif self._encoded:
+            panels = [self._latents(self._encoded[p.image.path, p.size], p.flipped) for p in composite.panels]
             info.latents = join_panels([latents for latents, _ in panels], composite.boxes)
             info.alpha_mask = self._joined_mask([mask for _, mask in panels], composite)
         # Upstream wants both beside latents; what the batch carries is filled in by _add_conditioning.
@@ -376,21 +355,18 @@ class CompositeDataset(SwitchedDataset):
         """Masks are (height, width) in pixels; a panel without one counts in full, as upstream has it in a batch."""
         if all(mask is None for mask in masks):
             return None
-        whole = [torch.ones(panel.size[::-1]) for panel in composite.panels]
-        own = [ones if mask is None else mask for mask, ones in zip(masks, whole, strict=True)]
-        return join_panels(own, composite.boxes)
+        panels = zip(masks, composite.panels, strict=True)
+        filled = [torch.ones(panel.size[::-1]) if mask is None else mask for mask, panel in panels]
+        return join_panels(filled, composite.boxes)
 
-    def _masked(self, panel: Panel) -> bool:
-        return self._panel_subsets[panel.image.path].alpha_mask
+    def _is_masked(self, composite: Composite) -> bool:
+        return any(self._panel_subsets[panel.image.path].alpha_mask for panel in composite.panels)
 
     def _joined_subset(self, composite: Composite, masked: bool) -> SimpleNamespace:
         """The subset options that upstream asks for a sample. Flips and crops happened panel by panel."""
-        attributes: dict = {}
-        for panel in reversed(composite.panels):
-            attributes.update(self._panel_subsets[panel.image.path].custom_attributes)
-        return SimpleNamespace(
-            custom_attributes=attributes, flip_aug=False, alpha_mask=masked, random_crop=False, color_aug=False
-        )
+        first_wins = ChainMap(*(self._panel_subsets[panel.image.path].custom_attributes for panel in composite.panels))
+        done = dict.fromkeys(("flip_aug", "random_crop", "color_aug"), False)
+        return SimpleNamespace(custom_attributes=dict(first_wins), alpha_mask=masked, **done)
 
     def _budget(self) -> Budget | None:
         """The tokens a caption may have, where the tokenize strategy says so (CLIP's do)."""
@@ -435,7 +411,7 @@ class CompositeDataset(SwitchedDataset):
         random_crop = subset.random_crop and rng is not None
         with _drawing_from(rng):
             picture, *_ = train_util.trim_and_resize_if_required(
-                random_crop, picture, panel.size, _covering_size(panel), resize_interpolation=how
+                random_crop, picture, panel.size, images.covering_size(panel.image.size, panel.size), resize_interpolation=how
             )
             augment = self.aug_helper.get_augmentor(subset.color_aug)
             if augment is not None and rng is not None:
@@ -447,23 +423,14 @@ class CompositeDataset(SwitchedDataset):
 
 @contextmanager
 def _drawing_from(rng: random.Random | None) -> Iterator[None]:
-    """Upstream's crops and colour changes draw from the global generator: lend it ours, and give it back as it was."""
-    if rng is None:
-        yield
-        return
+    """Upstream's crops and colour changes draw from the global generator: seeds it from `rng`, and gives it back as it was."""
     state = random.getstate()
-    random.seed(rng.getrandbits(64))
+    if rng is not None:
+        random.seed(rng.getrandbits(64))
     try:
         yield
     finally:
         random.setstate(state)
-
-
-def _covering_size(panel: Panel) -> Size:
-    """The size at which the image just covers its panel, from upstream's own bucket arithmetic."""
-    manager = BucketManager(False, panel.size, None, None, None)
-    manager.set_predefined_resos([panel.size])
-    return manager.select_bucket(*panel.image.size)[1]
 
 
 def _crop_top_left(panel: Panel) -> tuple[int, int]:
@@ -471,9 +438,19 @@ def _crop_top_left(panel: Panel) -> tuple[int, int]:
     return int(top), int(panel.size[0] - right if panel.flipped else left)
 
 
+def _encodable(infos: Sequence[PlannedInfo], batch_size: int) -> Iterator[list[PlannedInfo]]:
+    """The infos in batches that the VAE can take at once, of one size and the same options."""
+
+    def options(info: PlannedInfo) -> tuple:
+        return (*info.bucket_reso, info.flip_aug, info.alpha_masked)
+
+    for _, group in groupby(sorted(infos, key=options), options):
+        while batch := list(islice(group, max(1, batch_size))):
+            yield batch
+
+
 def _file_digest(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return hashlib.sha256(file.read()).digest()
+    return hashlib.sha256(Path(path).read_bytes()).digest()
 
 
 def _model_digest(model: Any) -> str:

@@ -11,8 +11,8 @@ import ast
 import gc
 import importlib
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -32,6 +32,8 @@ from lycoris_composite.trainers.machine import check_clip
 from lycoris_composite.trainers.networks import network_arg_errors, network_errors
 from lycoris_composite.trainers.optimizers import argument_errors, optimizer_errors
 from lycoris_composite.trainers.tokenizers import CHUNK, TOKENIZERS, kept_tokenizer
+from lycoris_composite.trainers.trainer import Trainer
+from sd_scripts_patches.tools import Undo, replace, why_misfit
 
 if TYPE_CHECKING:
     from lycoris_composite.trainers.kohya.trainer import RunHooks
@@ -47,14 +49,14 @@ _WITH_CLIP = ("train_network", "sdxl_train_network", "sd3_train_network", "flux_
 FITTING_VERSIONS = "v0.10.1, v0.10.6, v0.11.1 and main at c162e90"
 
 
-class Upstream:
+class Upstream(Trainer):
     """One checkout's trainer script, imported. Raises UserError for a script or an upstream that does not fit."""
 
     def __init__(self, folder: Path, script: str) -> None:
         self.folder = folder
         self.script = script.removesuffix(".py")
         self.module = _import_script(folder, self.script)
-        self._stages_run = 0
+        self._has_frozen = False
 
     def parser(self) -> argparse.ArgumentParser:
         return self.module.setup_parser()
@@ -74,69 +76,62 @@ class Upstream:
         """One for each option that upstream does not have."""
         known = self.known_options()
         for key in options:
-            if key not in known and key in _SINCE:
-                since, here = _SINCE[key], checkout.version(self.folder)
-                yield UserError(
-                    f"{where} {key}: sd-scripts has it since {since}, and this is {here}; update it, or remove this."
-                )
-            elif key not in known:
+            if key in known:
+                continue
+            if key in _SINCE:
+                is_at = f"sd-scripts has it since {_SINCE[key]}, and this is {checkout.version(self.folder)}"
+                yield UserError(f"{where} {key}: {is_at}; update it, or remove this.")
+            else:
                 yield UserError(f"{where} {key}: unknown to {self.script}.py{nearest(key, known) or '; remove it.'}")
 
     def stage_errors(self, stage: Stage, where: str) -> Iterator[UserError]:
-        """One for each value of the wrong type, each network argument that LyCORIS does not have, for patches that do not
-        fit and for a tokenizer that is missing."""
+        """For values of the wrong type, arguments that nothing reads, patches that do not fit, and a missing tokenizer."""
         settings = stage.settings
-        given = [action for action in self.parser()._actions if settings.get(action.dest) is not None]
-        yield from refusals(partial(_check_value, one, settings, f"{where} {one.dest}") for one in given)
+        given = [option for option in self.parser()._actions if settings.get(option.dest) is not None]
+        yield from refusals(partial(_check_value, option, settings, f"{where} {option.dest}") for option in given)
         yield from network_arg_errors(settings, where)
         yield from argument_errors(settings, where)
-        yield from refusals([partial(_check_dataset_config, settings)])
-        yield from refusals([partial(self._check_mode, settings, where), partial(self._check_inpainting, settings, where)])
+        yield from refusals([partial(_check_dataset_config, Path(settings.dataset_config))] if settings.dataset_config else [])
+        yield from self._mode_errors(settings, where)
         clip = [check_clip] if self.script in _WITH_CLIP else []
         yield from refusals([partial(self.check, settings.network_module), *clip, partial(self._check_tokenizer, settings)])
 
     def rehearsal_errors(self, stages: Sequence[Stage], where: str) -> Iterator[UserError]:
-        """One for a network, an optimizer or a schedule that stops at a stage's settings, and for what stage 2 would lose
-        of stage 1. To be asked once each stage's values are of their types."""
+        """For a network, an optimizer or a schedule that a stage's settings would stop, and for what stage 2 would lose of
+        stage 1. Call it only where `stage_errors` found nothing."""
         yield from network_errors(stages, where)
         for stage in stages:
-            yield from optimizer_errors(self._arguments(stage), stage.settings, where)
-
-    def _arguments(self, stage: Stage) -> argparse.Namespace:
-        """A stage's settings as upstream has them after reading its config: unchecked, over the parser's defaults."""
-        return self.parser().parse_args([], argparse.Namespace(**stage.settings))
+            # As upstream has them after reading its config: unchecked, over the parser's defaults.
+            args = self.parser().parse_args([], argparse.Namespace(**stage.settings))
+            yield from optimizer_errors(args, stage.settings, where)
 
     def _check_tokenizer(self, settings: KohyaSettings) -> None:
-        """Raises UserError where upstream would fetch a tokenizer; offline it stops with a TypeError, or with transformers
-        5 it trains with one that knows no words."""
+        """Raises UserError where upstream would fetch a tokenizer but is offline: it would stop with a TypeError, or with
+        transformers 5 train with a tokenizer that knows no words."""
         from huggingface_hub import constants
 
         names = {"train_network": TOKENIZERS[:1], "sdxl_train_network": TOKENIZERS}.get(self.script, ())
-        if settings.v2 or not constants.HF_HUB_OFFLINE:
-            return
-        for name in names:
-            kept_tokenizer(name, settings.tokenizer_cache_dir)
+        if constants.HF_HUB_OFFLINE and not settings.v2:
+            for name in names:
+                kept_tokenizer(name, settings.tokenizer_cache_dir)
 
-    def _check_mode(self, settings: KohyaSettings, where: str) -> None:
-        """Raises UserError for a setting at which upstream shows something and ends."""
-        for key in _ONLY_SHOWN:
-            if settings.get(key) and key in self.known_options():
-                raise UserError(
-                    f"{where} {key}: sd-scripts only shows something and trains nothing then; take it out, or give it to "
-                    "sd-scripts' own script. What will be trained on is shown by `lycoris-composite preview`."
-                )
-
-    def _check_inpainting(self, settings: KohyaSettings, where: str) -> None:
-        """Raises UserError where upstream's train_inpainting would stop later, or do nothing."""
-        if not settings.train_inpainting or "train_inpainting" not in self.known_options():
+    def _mode_errors(self, settings: KohyaSettings, where: str) -> Iterator[UserError]:
+        """For a setting at which upstream shows something and ends, and for a train_inpainting that stops later or does
+        nothing."""
+        given = {key for key in self.known_options() if settings.get(key)}
+        for key in [key for key in _ONLY_SHOWN if key in given][:1]:
+            yield UserError(
+                f"{where} {key}: sd-scripts only shows something and trains nothing then; take it out, or give it to "
+                "sd-scripts' own script. What will be trained on is shown by `lycoris-composite preview`."
+            )
+        if "train_inpainting" not in given:
             return
         if self.script not in _INPAINTING:
-            raise UserError(f"{where} train_inpainting: only {' and '.join(_INPAINTING)} train that; take it out.")
-        cached = next((key for key in ("cache_latents", "cache_latents_to_disk") if settings.get(key)), None)
-        if cached:
-            raise UserError(
+            yield UserError(f"{where} train_inpainting: only {' and '.join(_INPAINTING)} train that; take it out.")
+        elif cached := [key for key in ("cache_latents", "cache_latents_to_disk") if key in given]:
+            yield UserError(
                 f"{where} train_inpainting: a mask is drawn for every step, so both stages read their pictures anew; set "
-                f"{cached} = false."
+                f"{cached[0]} = false."
             )
 
     def check(self, network_module: str | None) -> None:
@@ -150,15 +145,7 @@ class Upstream:
 
     def fits(self, network_module: str | None) -> Iterator[tuple[str, str | None]]:
         """Each patch's name, and why it does not fit this upstream, or None where it does; changes nothing."""
-        from sd_scripts_patches.tools import Misfit
-
-        for name in _patch_names(network_module):
-            try:
-                _patch(name).check()
-            except (ImportError, Misfit) as error:
-                yield name, str(error)
-            else:
-                yield name, None
+        return ((name, why_misfit(name)) for name in _patch_names(network_module))
 
     def run(
         self,
@@ -168,20 +155,20 @@ class Upstream:
         allow_pickle: bool = False,
         attempt: Attempt | None = None,
     ) -> RunHooks:
-        """Runs the script's own `__main__` lines with these arguments. A stage's attempt gets patches that a script run
-        as it is does not: its single images are read upright, its files are written whole, and it leaves the process
-        group to the stage after it."""
+        """Runs the script's `__main__` lines with these arguments. With a stage's attempt more patches apply: single images
+        are read upright, files are written whole, and the process group stays for the next stage."""
         from lycoris_composite.trainers.kohya.trainer import RunHooks
 
         self.check(network_module)
         hooks = RunHooks(attempt)
         with ExitStack() as undo:
-            for patch in map(_patch, _patch_names(network_module)):
-                skipped = _short_name(patch) in _STAGE_PATCHES and attempt is None
-                if not skipped and not (allow_pickle and _short_name(patch) == "checkpoint_loading"):
-                    undo.callback(patch.apply(*_installed(patch, hooks)))
+            for name in _patch_names(network_module):
+                unwanted = (attempt is None and name in _STAGE_PATCHES) or (allow_pickle and name == "checkpoint_loading")
+                if not unwanted:
+                    undo.callback(_apply(name, hooks))
             undo.callback(_install_trainer(self.module, hooks))
-            undo.enter_context(_argv([str(self.folder / f"{self.script}.py"), *arguments]))
+            # Upstream's parser reads sys.argv itself, a second time.
+            undo.callback(replace(sys, "argv", [str(self.folder / f"{self.script}.py"), *arguments]))
             undo.callback(_forget_run)
             exec(_main_block(self.module), self.module.__dict__)
         return hooks
@@ -189,15 +176,14 @@ class Upstream:
     def run_stage(self, stage: Stage, attempt: Attempt, allow_pickle: bool = False) -> tuple[int, int]:
         """Runs a stage from its written config, and returns how many steps and epochs it has; secrets go by argument,
         which stays in this process. Raises Stopped where somebody stopped it."""
-        if self._stages_run == 0:
+        if not self._has_frozen:
             # Upstream collects garbage after every batch of latents it caches: a third of a second each, with all
             # that was imported so far, against a thousandth without. No model exists yet that this could keep alive.
             gc.collect()
             gc.freeze()
-        self._stages_run += 1
+            self._has_frozen = True
         arguments = ["--config_file", str(stage.config_file)]
-        for key, value in stage.secrets.items():
-            arguments += [f"--{key}", str(value)]
+        arguments += [word for key, value in stage.secrets.items() for word in (f"--{key}", str(value))]
         if attempt.state is not None:
             arguments += ["--resume", str(attempt.state.folder)]
             if attempt.state.is_last:  # upstream refuses to go on from a last step, though its file may be missing
@@ -209,13 +195,6 @@ class Upstream:
         """Runs the script with a user's own flags: `[datasets.composite]` tables work, all else is upstream's."""
         self.run(flags, self._network_module(flags), allow_pickle=allow_pickle)
 
-    def end(self) -> None:
-        """Ends what the stages shared, where several processes ran them."""
-        import torch
-
-        if torch.distributed.is_initialized():
-            torch.distributed.destroy_process_group()
-
     def _network_module(self, flags: Sequence[str]) -> str | None:
         settings = KohyaSettings(self.given_flags(flags))
         if settings.network_module or not settings.config_file:
@@ -224,12 +203,12 @@ class Upstream:
         return KohyaSettings(flatten(read_toml(path))).network_module
 
 
-def _installed(patch: ModuleType, hooks: RunHooks) -> tuple:
-    """What a patch is handed to install."""
+def _apply(name: str, hooks: RunHooks) -> Undo:
+    """Applies a patch with what it is handed to install."""
     from lycoris_composite.trainers.kohya.dataset import SwitchedDataset
     from lycoris_composite.trainers.saving import whole_weights
 
-    return {
+    given = {
         "dreambooth_dataset": (SwitchedDataset, _composite_schema),
         "collator_class": (hooks.take_counters,),
         "random_sampler": (hooks.order,),
@@ -238,7 +217,8 @@ def _installed(patch: ModuleType, hooks: RunHooks) -> tuple:
         "numpy_savez": (whole,),
         "glob_images": (hooks.attempt.skipped if hooks.attempt else (),),
         "checkpoint_loading": (_refuse_pickle,),
-    }.get(_short_name(patch), ())
+    }.get(name, ())
+    return importlib.import_module(f"sd_scripts_patches.{name}").apply(*given)
 
 
 def _check_value(action: argparse.Action, settings: KohyaSettings, where: str) -> None:
@@ -260,11 +240,13 @@ def _check_value(action: argparse.Action, settings: KohyaSettings, where: str) -
 
 def _is_taken_from_a_file(key: str, value: Any, settings: KohyaSettings) -> bool:
     """Whether upstream runs with a value that is none of its parser's choices: GUIs and old notebooks write some."""
+    from accelerate.utils import DynamoBackend
+
     match key:
         case "max_token_length":
             return value == CHUNK  # what CLIP reads anyway
         case "dynamo_backend":
-            return not settings.torch_compile or str(value).upper() in _dynamo_backends()
+            return not settings.torch_compile or str(value).upper() in [backend.value for backend in DynamoBackend]
         case "huber_schedule":
             return settings.loss_type not in ("huber", "smooth_l1")
         case "zero_stage" | "offload_optimizer_device" | "offload_param_device":
@@ -274,25 +256,16 @@ def _is_taken_from_a_file(key: str, value: Any, settings: KohyaSettings) -> bool
     return False
 
 
-def _dynamo_backends() -> list[str]:
-    from accelerate.utils import DynamoBackend
-
-    return [str(backend.value) for backend in DynamoBackend]
-
-
-def _check_dataset_config(settings: KohyaSettings) -> None:
+def _check_dataset_config(path: Path) -> None:
     """Raises UserError for a dataset_config that upstream's own schema does not let in."""
-    if not settings.dataset_config:
-        return
     from library.config_util import ConfigSanitizer
     from voluptuous import MultipleInvalid
 
-    path = Path(settings.dataset_config)
     tables = read_toml(path)
     check_tables(tables, path)
     for table in every_table(tables):
-        for ours in ("composite", "trigger"):  # one is refused elsewhere, in words of its own; a patch lets the other in
-            table.pop(ours, None)
+        for key in ("composite", "trigger"):  # the first is refused elsewhere, in its own words; a patch lets the second in
+            table.pop(key, None)
     try:
         ConfigSanitizer(True, True, False, True).sanitize_user_config(tables)
     except MultipleInvalid as error:
@@ -334,14 +307,6 @@ def _patch_names(network_module: str | None) -> list[str]:
     return names
 
 
-def _patch(name: str) -> ModuleType:
-    return importlib.import_module(f"sd_scripts_patches.{name}")
-
-
-def _short_name(patch: ModuleType) -> str:
-    return patch.__name__.rpartition(".")[2]
-
-
 def _composite_schema(table: Any) -> dict:
     """voluptuous's validator for a `composite` table: a whole set of options, or a UserError."""
     if not isinstance(table, dict):
@@ -357,33 +322,17 @@ def _refuse_pickle(path: str) -> UserError:
     )
 
 
-def _install_trainer(module: ModuleType, hooks: RunHooks) -> Callable[[], None]:
+def _install_trainer(module: ModuleType, hooks: RunHooks) -> Undo:
     """Puts a subclass of the script's trainer in its place; a run without composites passes through it unchanged."""
-    from lycoris_composite.trainers.kohya.trainer import composite_trainer
-    from sd_scripts_patches.tools import replace
-
-    trainer = _trainer_class(module)
-    return replace(module, trainer.__name__, composite_trainer(trainer, hooks))
-
-
-def _trainer_class(module: ModuleType) -> type:
     from train_network import NetworkTrainer
 
-    own = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
-    trainers = [value for value in own if issubclass(value, NetworkTrainer)]
+    from lycoris_composite.trainers.kohya.trainer import composite_trainer
+
+    classes = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
+    trainers = [value for value in classes if issubclass(value, NetworkTrainer)]
     if len(trainers) != 1:
         raise UserError(f"{module.__file__}: has {len(trainers)} trainer classes; choose a *_train_network.py script.")
-    return trainers[0]
-
-
-@contextmanager
-def _argv(arguments: Sequence[str]) -> Iterator[None]:
-    """Upstream's parser reads sys.argv itself, a second time."""
-    old, sys.argv = sys.argv, list(arguments)
-    try:
-        yield
-    finally:
-        sys.argv = old
+    return replace(module, trainers[0].__name__, composite_trainer(trainers[0], hooks))
 
 
 def _forget_run() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +16,15 @@ import torch
 from lycoris_composite.composites.join import join_panels
 from lycoris_composite.composites.layouts import Box
 from lycoris_composite.composites.plan import Plan
-from lycoris_composite.data.buckets import Size
 from lycoris_composite.errors import Stopped
 from lycoris_composite.randomness import epoch_order, noise_seed
 from lycoris_composite.run.journal import RunLog
-from lycoris_composite.run.states import Attempt, finish_state, place_of
+from lycoris_composite.run.states import Attempt, State, finish_state, place_of
 from lycoris_composite.trainers.kohya.dataset import CompositeDataset, SwitchedDataset
 from lycoris_composite.trainers.kohya.logs import log_as_one_run, log_composites
-from lycoris_composite.trainers.metadata import composite_metadata
 from lycoris_composite.trainers.networks import load_surely
 from lycoris_composite.trainers.ranks import stop_signal
-from lycoris_composite.trainers.saving import save_whole
+from lycoris_composite.trainers.saving import composite_metadata, save_whole
 
 
 class RunHooks:
@@ -51,10 +52,10 @@ class RunHooks:
         """From here on draws are pure."""
         self._seed = seed
         self._batches_an_epoch = sum(len(dataset) for dataset in trained)
-        own_batches = -(-self._batches_an_epoch // int(os.environ.get("WORLD_SIZE", "1")))
+        batches = math.ceil(self._batches_an_epoch / int(os.environ.get("WORLD_SIZE", "1")))  # of each process
         for dataset in [*trained, *validated]:
             if isinstance(dataset, SwitchedDataset):
-                dataset.share_epoch(self._epoch_counter, -(-own_batches // accumulation))
+                dataset.share_epoch(self._epoch_counter, math.ceil(batches / accumulation))
 
     def order(self, count: int) -> Sequence[int] | None:
         """The order of an epoch's batches; None for upstream's own."""
@@ -66,7 +67,8 @@ class RunHooks:
         """To be called before each batch that is trained on."""
         if self._seed is None:
             return
-        epoch, number = self._next_batch if self._next_batch[0] == self._epoch else (self._epoch, 0)
+        epoch = self._epoch
+        number = self._next_batch[1] if self._next_batch[0] == epoch else 0
         torch.manual_seed(noise_seed(self._seed, epoch, number, rank))
         self._next_batch = (epoch, number + 1)
 
@@ -81,6 +83,11 @@ class RunHooks:
         if self.attempt is not None:
             step = self.step + (0 if self.is_asked_to_stop else 1)
             finish_state(part, self.attempt, self._epoch, step, self.max_steps, on_stop=self.is_asked_to_stop)
+
+    @property
+    def state(self) -> State | None:
+        """What this run goes on from."""
+        return self.attempt.state if self.attempt else None
 
     @property
     def log(self) -> RunLog:
@@ -98,8 +105,8 @@ class RunHooks:
 
 
 def composite_trainer(base: type, hooks: RunHooks) -> type:
-    """The trainer with hooks: datasets learn the epoch, the metadata the composites, draws are pure, a stage goes on
-    where it was interrupted, and uncached panels are encoded one by one where `join = "latent"`."""
+    """A subclass of the trainer with hooks. Datasets learn the epoch, the metadata names the composites, draws are pure, and
+    a stage goes on where it was interrupted. With `join = "latent"` uncached panels are encoded apart."""
 
     class CompositeTrainer(base):  # type: ignore[misc, valid-type]
         _composite_metadata: dict[str, str] = {}
@@ -125,10 +132,9 @@ def composite_trainer(base: type, hooks: RunHooks) -> type:
                 log_as_one_run(accelerator, args.log_prefix, hooks.attempt.log.name)
 
         def sample_images(self, accelerator: Any, args: Any, epoch: int | None, *rest: Any, **named: Any) -> None:
-            """Upstream samples before its first step also where a run goes on, whose weights are no start any more."""
-            if epoch == 0 and hooks.attempt is not None and hooks.attempt.state is not None:
-                return
-            super().sample_images(accelerator, args, epoch, *rest, **named)
+            """Not before the first step of a run that goes on: its weights are no start any more."""
+            if epoch != 0 or hooks.state is None:
+                super().sample_images(accelerator, args, epoch, *rest, **named)
 
         def step_logging(self, accelerator: Any, logs: dict, global_step: int, epoch: int) -> None:
             super().step_logging(accelerator, logs, global_step + hooks.log.steps, epoch + hooks.log.epochs)
@@ -147,17 +153,15 @@ def composite_trainer(base: type, hooks: RunHooks) -> type:
             self, args: Any, progress_bar: Any, batches: int, global_step: int, epoch_to_start: int, initial_step: int
         ) -> tuple[int, int, int]:
             """Called by the patched `train` (sd_scripts_patches/training_loop_start.py)."""
-            hooks.max_steps = args.max_train_steps
-            hooks.epochs = place_of(args.max_train_steps, batches, args.gradient_accumulation_steps, args.max_train_steps)[0]
+            steps = args.max_train_steps
+            place = partial(place_of, batches=batches, accumulation=args.gradient_accumulation_steps, max_steps=steps)
+            hooks.max_steps, hooks.epochs = steps, place(steps)[0]
             if hooks.attempt is not None:
                 hooks.attempt.stop.waiting = True
-            if hooks.attempt is not None and hooks.attempt.state is not None:
-                state = hooks.attempt.state
-                global_step = state.step
-                epoch_to_start, initial_step = place_of(
-                    state.step, batches, args.gradient_accumulation_steps, args.max_train_steps
-                )
-                progress_bar.total, progress_bar.initial, progress_bar.n = args.max_train_steps, state.step, state.step
+            if hooks.state is not None:
+                global_step = hooks.state.step
+                epoch_to_start, initial_step = place(global_step)
+                progress_bar.total, progress_bar.initial, progress_bar.n = steps, global_step, global_step
                 progress_bar.refresh()
             hooks.start_at(global_step, epoch_to_start, initial_step)
             return global_step, epoch_to_start, initial_step
@@ -184,13 +188,11 @@ def composite_trainer(base: type, hooks: RunHooks) -> type:
             encode = super().encode_images_to_latents
             if self._panel_boxes is None:
                 return encode(args, vae, images)
-            return encode_panels(
-                lambda panels: encode(args, vae, panels), images, self._panel_boxes, args.vae_batch_size or len(images)
-            )
+            return encode_panels(partial(encode, args, vae), images, self._panel_boxes, args.vae_batch_size or len(images))
 
         def _log_composites_once(self, accelerator: Any) -> None:
             plans, self._plans = self._plans, ()
-            if accelerator.trackers and (hooks.attempt is None or hooks.attempt.state is None):
+            if accelerator.trackers and hooks.state is None:
                 log_composites(accelerator.trackers, plans, hooks.log.steps)
 
         def _stop_if_asked(self, accelerator: Any, args: Any) -> None:
@@ -202,32 +204,26 @@ def composite_trainer(base: type, hooks: RunHooks) -> type:
             if not signal:
                 return
             hooks.is_asked_to_stop = True
-            step = hooks.step
-            folder = hooks.attempt.on_stop_folder(step)
+            folder = hooks.attempt.on_stop_folder(hooks.step)
             if accelerator.is_main_process:
                 accelerator.step -= accumulates  # it counts the batch that has just been fetched
                 accelerator.save_state(str(folder))
             accelerator.wait_for_everyone()
-            raise Stopped(signal, f"stopped after step {step} of {args.max_train_steps}; its state is in {folder}")
+            raise Stopped(signal, f"stopped after step {hooks.step} of {args.max_train_steps}; its state is in {folder}")
 
     return CompositeTrainer
 
 
 def encode_panels(encode: Callable, pictures: Any, boxes: Sequence[Sequence[Box]], batch_size: int) -> Any:
-    """(B, 3, H, W) pictures and the places of each one's panels -> (B, C, h, w) latents, panel by panel encoded. Panels of
-    one size share a VAE pass of at most `batch_size`."""
-    cuts: dict[Size, list[tuple[int, int, Any]]] = {}
-    for number, (picture, panels) in enumerate(zip(pictures, boxes, strict=True)):
-        for place, (left, top, width, height) in enumerate(panels):
-            cut = picture[:, top : top + height, left : left + width]
-            cuts.setdefault((width, height), []).append((number, place, cut))
-    latents: dict[tuple[int, int], Any] = {}
+    """(B, 3, H, W) pictures and the boxes of their panels -> (B, C, h, w) latents, encoded panel by panel. Panels of the
+    same size share a VAE pass of at most `batch_size`."""
+    panels = [(number, box) for number, row in enumerate(boxes) for box in row]
+    latents: dict[tuple[int, Box], Any] = {}
     with torch.no_grad():
-        for same_size in cuts.values():
-            for start in range(0, len(same_size), batch_size):
-                chunk = same_size[start : start + batch_size]
-                encoded = encode(torch.stack([cut for *_, cut in chunk]))
-                latents.update({(number, place): one for (number, place, _), one in zip(chunk, encoded, strict=True)})
-        rows = [[latents[number, place] for place in range(len(panels))] for number, panels in enumerate(boxes)]
-        joined = torch.stack([join_panels(row, panels) for row, panels in zip(rows, boxes, strict=True)])
-        return torch.nan_to_num(joined, 0)  # upstream replaces NaN of uncached latents likewise
+        for size in dict.fromkeys(box.size for _, box in panels):
+            same_size = iter([(number, box) for number, box in panels if box.size == size])
+            while batch := list(islice(same_size, batch_size)):
+                cuts = [pictures[n, :, top : top + height, left : left + width] for n, (left, top, width, height) in batch]
+                latents.update(zip(batch, encode(torch.stack(cuts)), strict=True))
+        joined = [join_panels([latents[number, box] for box in row], row) for number, row in enumerate(boxes)]
+        return torch.nan_to_num(torch.stack(joined), 0)  # upstream replaces NaN of uncached latents likewise

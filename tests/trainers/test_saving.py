@@ -6,7 +6,7 @@ import json
 
 from lycoris_composite import __version__
 from lycoris_composite.composites.plan import CompositeOptions
-from lycoris_composite.trainers.metadata import composite_metadata
+from lycoris_composite.trainers.saving import composite_metadata
 from tests.helpers import character, plan
 
 
