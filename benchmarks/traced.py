@@ -15,8 +15,7 @@ import bench
 
 def main() -> None:
     bench.use_project()
-    from lycoris_composite import launcher
-    from lycoris_composite.composites import groups as pairing
+    from lycoris_composite import launcher, randomness
 
     file, *arguments = sys.argv[1:]
     trace = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -24,7 +23,7 @@ def main() -> None:
     def note(text: str) -> None:
         os.write(trace, f"{text}\n".encode())
 
-    seed_of, train = pairing.noise_seed, launcher._train
+    seed_of, train = randomness.noise_seed, launcher._train
 
     def noise_seed(seed: int, epoch: int, index: int, rank: int) -> int:
         note(f"{epoch} {index}")
@@ -34,7 +33,7 @@ def main() -> None:
         note(f"stage {task.stage.number}")
         train(task, *rest)
 
-    pairing.noise_seed = noise_seed  # before a trainer imports it by name
+    randomness.noise_seed = noise_seed  # before a trainer imports it by name
     launcher._train = traced_train
     note("start")
     sys.exit(launcher.main(arguments))

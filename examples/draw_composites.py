@@ -14,7 +14,7 @@ from PIL import Image, ImageOps
 from lycoris_composite.composites.pictures import composite_picture
 from lycoris_composite.config import settings as config
 from lycoris_composite.data.images import read_image
-from lycoris_composite.look import contact_sheet as sheets
+from lycoris_composite.look import contact_sheet
 from lycoris_composite.look.reading import read
 from lycoris_composite.look.statistics import Sample
 
@@ -24,7 +24,7 @@ HEIGHT, GAP = 230, 14  # of a picture, and between pictures, in pixels
 
 
 def main(folder: str, output: str) -> None:
-    found = read(config.load(CONFIG, [f"train_data_dir={folder}", f"seed={SEED}"]))
+    found = read(config.load_settings(CONFIG, [f"train_data_dir={folder}", f"seed={SEED}"]))
     [plan] = found.plans
     singles = [_single(one.images[place].path, one.captions[place]) for one in plan.characters for place in (0, 2)]
     composites = [_composite(sample) for sample in _different(list(found.samples(plan, 1)))]
@@ -42,13 +42,13 @@ def _different(samples: Sequence[Sample]) -> list[Sample]:
 def _single(path: str, caption: str) -> Image.Image:
     name, _, tags = caption.partition(", ")
     picture = _scaled(Image.fromarray(read_image(path)))
-    return sheets.captioned(picture, [[("name", name)], [("muted", tags)]], sheets.dejavu(14))
+    return contact_sheet.captioned(picture, [[("name", name)], [("muted", tags)]], contact_sheet.dejavu(14))
 
 
 def _composite(sample: Sample) -> Image.Image:
     picture = _scaled(composite_picture(sample.composite))
     texts = [[span for span in sample.spans if span[0] == role] for role in ("name", "left", "right")]
-    return sheets.captioned(picture, texts, sheets.dejavu(14))
+    return contact_sheet.captioned(picture, texts, contact_sheet.dejavu(14))
 
 
 def _scaled(picture: Image.Image) -> Image.Image:
@@ -58,8 +58,8 @@ def _scaled(picture: Image.Image) -> Image.Image:
 def _sheet(rows: Sequence[tuple[str, Sequence[Image.Image]]]) -> Image.Image:
     parts = []
     for title, pictures in rows:
-        parts += [[sheets.text_block([[("muted", title)]], sheets.dejavu(17), 200)], pictures]
-    return ImageOps.expand(sheets.in_rows(parts, GAP), GAP, sheets.PAPER)
+        parts += [[contact_sheet.text_block([[("muted", title)]], contact_sheet.dejavu(17), 200)], pictures]
+    return ImageOps.expand(contact_sheet.in_rows(parts, GAP), GAP, contact_sheet.PAPER)
 
 
 if __name__ == "__main__":

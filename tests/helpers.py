@@ -93,14 +93,14 @@ def write_config(path: Path, tables: Mapping[str, Any] | str) -> Path:
 
 def load_config(folder: Path, text: str, *overrides: str) -> config.Settings:
     """The settings of a config file with this text, `--set` applied."""
-    return config.load(write_config(folder / "cg3.toml", text), overrides)
+    return config.load_settings(write_config(folder / "cg3.toml", text), overrides)
 
 
 def kohya_settings(folder: Path, composite: Mapping[str, Any] | None = None, **kohya: Any) -> config.Settings:
     """The settings of a config file: `kohya` in one table, `composite` in the other. None leaves a key out."""
     arguments = {"output_dir": str(folder / "out"), "output_name": "cg3", "seed": 42, **kohya}
     arguments = {key: value for key, value in arguments.items() if value is not None}
-    return config.load(write_config(folder / "cg3.toml", {"arguments": arguments, "composite": composite or {}}))
+    return config.load_settings(write_config(folder / "cg3.toml", {"arguments": arguments, "composite": composite or {}}))
 
 
 # --- the command line --------------------------------------------------------------------------------------------

@@ -111,7 +111,7 @@ def test_the_base_does_not_say_where_it_was_made():
 def test_the_config_finds_the_drawn_characters(tmp_path: Path):
     import draw_data
 
-    settings = config.load(FOLDER / "cg3_mini.toml")
+    settings = config.load_settings(FOLDER / "cg3_mini.toml")
     folder = draw_data.draw_data(tmp_path / "data")
     settings = replace(settings, kohya=KohyaSettings({**settings.kohya, "train_data_dir": str(folder)}))
     [dataset] = datasets_of(stages_of(settings)[1])

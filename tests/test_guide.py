@@ -69,7 +69,7 @@ def test_every_setting_of_the_guide_has_the_guides_value():
 
 def test_nothing_else_is_set_but_what_is_marked_as_not_the_guides():
     guide = {key for table in GUIDE.values() for key in table}
-    assert set(config.load(EXAMPLE).kohya) - guide == OTHERS
+    assert set(config.load_settings(EXAMPLE).kohya) - guide == OTHERS
     text = EXAMPLE.read_text(encoding="utf-8")
     own = text.partition("# --- not in the guide")[2]
     assert all(f"\n{key} = " in own for key in OTHERS - {"train_data_dir", "output_dir"})
@@ -81,13 +81,13 @@ def test_what_a_reader_fills_in_stands_on_top():
 
 
 def test_the_second_stage_is_the_first_but_for_batch_and_size():
-    first, second = stages_of(config.load(EXAMPLE))
+    first, second = stages_of(config.load_settings(EXAMPLE))
     different = {key for key in {*first.settings, *second.settings} if first.settings.get(key) != second.settings.get(key)}
     assert different == {"train_batch_size", "resolution", "output_name", "network_weights"}
     assert (second.settings["train_batch_size"], second.settings["resolution"]) == (2, "768,768")
 
 
 def test_the_caption_is_the_guides():
-    template = config.load(EXAMPLE).composite.caption
+    template = config.load_settings(EXAMPLE).composite.caption
     assert render(template, ["uzuki", "rin"], [["a", "b"], ["c"]]) == "uzuki/rin/COMPOSITE, a, b, c"
     assert marker(template) == "COMPOSITE"

@@ -71,14 +71,14 @@ def test_the_readme_is_short():
 
 def test_the_config_on_the_page_is_accepted_and_says_what_the_example_says(tmp_path):
     [block] = blocks(README, "toml")
-    page, example = toml.loads(block), config.load(ROOT / "examples/cg3.toml")
+    page, example = toml.loads(block), config.load_settings(ROOT / "examples/cg3.toml")
     composite = page.pop("composite")
     assert composite.keys() <= COMPOSITE_KEYS
     assert config.flatten(page).items() <= example.kohya.items()
     assert composite["stage2"] == example.stage2
     path = tmp_path / "cg3.toml"
     path.write_text(block, encoding="utf-8")
-    first, second = stages_of(config.load(path))
+    first, second = stages_of(config.load_settings(path))
     assert f"stage 1: single images -> {first.output.as_posix()}" in text_of(README)
     assert f"stage 2: composites -> {second.output.as_posix()}" in text_of(README)
 

@@ -47,7 +47,7 @@ class Settings:
         return parse_resolution(self.kohya.resolution) if self.kohya.resolution else None
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Settings:
+def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     """Reads a config and applies `key=value` overrides. Raises UserError naming file, table and key."""
     tables = read_toml(path)
     for override in overrides:

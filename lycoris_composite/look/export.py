@@ -8,7 +8,7 @@ from pathlib import Path
 from tqdm.contrib.concurrent import thread_map
 
 from lycoris_composite.composites.pictures import composite_picture
-from lycoris_composite.config import settings as config
+from lycoris_composite.config.settings import load_settings
 from lycoris_composite.errors import UserError
 from lycoris_composite.look.reading import read
 from lycoris_composite.look.statistics import Sample
@@ -21,7 +21,7 @@ def export(path: Path, overrides: Sequence[str], epochs: int, folder: Path) -> t
     """Writes the composites of the first `epochs` epochs to `<folder>/1_composite`, each as a PNG and a caption file.
     Returns that folder, the number of composites, and lines that say what was left out. Raises UserError if the folder
     exists: another trainer would train on its old composites too."""
-    settings = config.load(path, overrides)
+    settings = load_settings(path, overrides)
     target = folder / _FOLDER
     if target.exists():
         raise UserError(f"{target}: is there already; remove it, or give another --out.")

@@ -15,8 +15,7 @@ from tqdm.contrib.concurrent import thread_map
 from lycoris_composite.config.prompts import Prompt
 from lycoris_composite.data.images import read_image
 from lycoris_composite.errors import UserError
-from lycoris_composite.look import html as pages
-from lycoris_composite.look import loss_logs as losses
+from lycoris_composite.look import html, loss_logs
 from lycoris_composite.look.loss_logs import Curve, read_curves
 from lycoris_composite.look.sample_files import Grid, Picture, read_grid
 from lycoris_composite.run.files import write_whole
@@ -71,13 +70,13 @@ def _load(candidates: Sequence[Picture], most_pixels: float) -> Cell | None:
         except UserError:  # training may be writing it at this moment
             continue
         height = int(sqrt(most_pixels * picture.height / picture.width))
-        return Cell(sample, pages.jpeg_uri(picture, max(_LOWEST, min(_TALLEST, height))), picture.size)
+        return Cell(sample, html.jpeg_uri(picture, max(_LOWEST, min(_TALLEST, height))), picture.size)
     return None
 
 
 def _page(grid: Grid, cells: Mapping[Place, Cell], titled: Sequence[tuple[str, Curve]], why_no_chart: str) -> str:
     newest = max(cell.sample.time for cell in cells.values())
-    return pages.render(
+    return html.render(
         "gallery.html.j2",
         title=f"{grid.output_name}: samples",
         summary=f"{len(cells):,} pictures, the newest from {_clock(newest)}. Each links to its file.",
@@ -109,9 +108,12 @@ def _earlier(cells: Mapping[Place, Cell]) -> set[Place]:
 def _charts(titled: Sequence[tuple[str, Curve]]) -> list[tuple[str, str]]:
     """A media query and an SVG as data URI, for each window's width and colour scheme; wide and light first."""
     return [
-        (f"({width}) and (prefers-color-scheme: {scheme})", pages.data_uri(losses.svg(titled, size, palette), "image/svg+xml"))
+        (
+            f"({width}) and (prefers-color-scheme: {scheme})",
+            html.data_uri(loss_logs.svg(titled, size, palette), "image/svg+xml"),
+        )
         for width, size in _CHART_SIZES.items()
-        for scheme, palette in losses.PALETTES.items()
+        for scheme, palette in loss_logs.PALETTES.items()
     ]
 
 

@@ -15,11 +15,10 @@ from tqdm.contrib.concurrent import thread_map
 
 from lycoris_composite.composites.pictures import composite_picture
 from lycoris_composite.composites.plan import Panel, Plan
-from lycoris_composite.config import settings as config
 from lycoris_composite.config.schedule import Cost
+from lycoris_composite.config.settings import Settings, load_settings
 from lycoris_composite.data.characters import Character
-from lycoris_composite.look import contact_sheet as sheets
-from lycoris_composite.look import html as pages
+from lycoris_composite.look import contact_sheet, html
 from lycoris_composite.look.reading import Reading, read
 from lycoris_composite.look.statistics import Sample, kept_share, warnings
 from lycoris_composite.preflight.inputs import shortened
@@ -78,7 +77,7 @@ def write_preview(
 ) -> tuple[list[Path], Sequence[str]]:
     """Writes `<output_name>-preview.html` and `.png` to the folder, else to output_dir. Returns their paths and the
     warnings. Raises UserError for data that cannot be trained on."""
-    settings = config.load(path, overrides)
+    settings = load_settings(path, overrides)
     preview = make_preview(settings, epoch, count)
     folder = folder or Path(settings.kohya.output_dir)
     page, sheet = folder / f"{preview.name}-preview.html", folder / f"{preview.name}-preview.png"
@@ -88,7 +87,7 @@ def write_preview(
     return [page, sheet], preview.warnings
 
 
-def make_preview(settings: config.Settings, epoch: int, count: int) -> Preview:
+def make_preview(settings: Settings, epoch: int, count: int) -> Preview:
     """Reads the data as training will. What cannot be used is left out, with a warning for each."""
     reading = read(settings)
     limit = reading.budget.limit if reading.budget else None
@@ -128,8 +127,8 @@ def chosen(samples: Sequence[Sample], count: int) -> list[Sample]:
 
 def page_of(preview: Preview) -> str:
     """The page's HTML."""
-    uri = partial(pages.jpeg_uri, most_height=_PAGE_HEIGHT)
-    return pages.render("preview.html.j2", title=preview.title, preview=preview, uri=uri, about=_about, folder=_folder)
+    uri = partial(html.jpeg_uri, most_height=_PAGE_HEIGHT)
+    return html.render("preview.html.j2", title=preview.title, preview=preview, uri=uri, about=_about, folder=_folder)
 
 
 def _about(panel: Panel) -> str:
@@ -152,14 +151,14 @@ _MOST_NAMED = 12  # characters
 
 def sheet_of(preview: Preview) -> Image.Image:
     """The contact sheet: a title, warnings, and rows of composites with their captions."""
-    text, small = sheets.dejavu(17), sheets.dejavu(14)
+    text, small = contact_sheet.dejavu(17), contact_sheet.dejavu(14)
     sides = enumerate(preview.datasets[0].plan.sides)
     legend = [("name", "name "), *((f"tags{number}", f"tags on the {side} ") for number, side in sides)]
     warnings = [[("warning", line)] for line in preview.warnings]
     head = [
-        sheets.text_block([[("name", preview.title)]], sheets.dejavu(28, bold=True), _WIDTH),
-        sheets.text_block([[("muted", preview.totals)], *warnings, legend], text, _WIDTH),
-        sheets.text_block(_who_is_who(preview), small, _WIDTH),
+        contact_sheet.text_block([[("name", preview.title)]], contact_sheet.dejavu(28, bold=True), _WIDTH),
+        contact_sheet.text_block([[("muted", preview.totals)], *warnings, legend], text, _WIDTH),
+        contact_sheet.text_block(_who_is_who(preview), small, _WIDTH),
     ]
     rows: list[list[Image.Image]] = []
     room = 0
@@ -170,11 +169,11 @@ def sheet_of(preview: Preview) -> Image.Image:
             room = _WIDTH
         rows[-1].append(cell)
         room -= cell.width + _GAP
-    sheet = sheets.in_rows([[sheets.in_rows([[block] for block in head], 0)], *rows], _GAP)
-    return ImageOps.expand(sheet, _MARGIN, sheets.PAPER)
+    sheet = contact_sheet.in_rows([[contact_sheet.in_rows([[block] for block in head], 0)], *rows], _GAP)
+    return ImageOps.expand(sheet, _MARGIN, contact_sheet.PAPER)
 
 
-def _who_is_who(preview: Preview) -> list[list[sheets.Span]]:
+def _who_is_who(preview: Preview) -> list[list[contact_sheet.Span]]:
     """A line for each character: its trigger word, its folder, and where the trigger word is from."""
     characters = preview.characters
     lines = [
@@ -186,7 +185,7 @@ def _who_is_who(preview: Preview) -> list[list[sheets.Span]]:
     return lines
 
 
-def _cell(sample: Sample, picture: Image.Image, limit: int | None, font: sheets.Font) -> Image.Image:
+def _cell(sample: Sample, picture: Image.Image, limit: int | None, font: contact_sheet.Font) -> Image.Image:
     """A composite above its caption, size and number of tokens."""
     picture = ImageOps.contain(picture, (_WIDTH, _PICTURE_HEIGHT), Image.Resampling.LANCZOS)
     width, height = sample.composite.size
@@ -194,4 +193,4 @@ def _cell(sample: Sample, picture: Image.Image, limit: int | None, font: sheets.
     cut = sum(map(len, sample.parts.cut)) if sample.parts else 0
     facts = f"{width}x{height}{tokens}{f', {cut} tag(s) cut' if cut else ''}"
     caption = sample.spans or [("muted", "no caption in this epoch")]
-    return sheets.captioned(picture, [caption, [("muted", facts)]], font, _LEAST_WIDTH)
+    return contact_sheet.captioned(picture, [caption, [("muted", facts)]], font, _LEAST_WIDTH)

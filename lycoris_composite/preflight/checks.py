@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lycoris_composite.config import settings as config
 from lycoris_composite.config.datasets import SKIP, without_skip
 from lycoris_composite.config.prompts import prompt_file_error
+from lycoris_composite.config.settings import Settings, load_settings, without_empty
 from lycoris_composite.config.stages import Stage, stages_of, without_cuda
 from lycoris_composite.errors import UserError, one_line, sentence
 from lycoris_composite.preflight.inputs import Data, read_data
@@ -43,7 +43,7 @@ class Checked:
     """What the checks made of a config, as far as they came. `stages` are those that run, `both` all of the recipe; `ignored`
     says what stands in the config and nobody reads."""
 
-    settings: config.Settings | None = None
+    settings: Settings | None = None
     trainer: Trainer | None = None
     stages: Sequence[Stage] = ()
     both: Sequence[Stage] = ()
@@ -66,7 +66,7 @@ def check_run(request: Request, refusals: Refusals, say: Callable[[str], None], 
     environment.go_offline()
     done = Checked()
     with refusals.collecting():
-        done.settings = config.load(request.config, request.overrides)
+        done.settings = load_settings(request.config, request.overrides)
     if done.settings is None:
         return done
     _check_settings(done, request, refusals, say)
@@ -93,7 +93,7 @@ def _check_settings(done: Checked, request: Request, refusals: Refusals, say: Ca
         flags: dict[str, Any] = {}
         with refusals.collecting():
             flags = trainer.given_flags(request.flags)
-        kohya = config.without_empty({**settings.kohya, **without_set(flags, request.overrides)})
+        kohya = without_empty({**settings.kohya, **without_set(flags, request.overrides)})
         settings = replace(settings, kohya=kohya)
         refusals.each(trainer.option_errors(settings.stage2, f"{request.config}, [composite.stage2]"))
         if settings.trainer != BUILTIN:  # which refuses what it does not know

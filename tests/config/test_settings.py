@@ -136,18 +136,18 @@ def test_a_dataset_configs_composite_table_takes_the_same_options():
 
 def test_a_missing_file(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path}/gone.toml: no such file; correct the path"):
-        config.load(tmp_path / "gone.toml")
+        config.load_settings(tmp_path / "gone.toml")
 
 
 def test_a_folder_instead_of_a_file(tmp_path):
     with pytest.raises(UserError, match=f"{tmp_path}: cannot be read .*; correct the path"):
-        config.load(tmp_path)
+        config.load_settings(tmp_path)
 
 
 def test_a_file_that_is_not_utf8(tmp_path):
     (tmp_path / "cg3.toml").write_bytes('name = "café"'.encode("latin-1"))
     with pytest.raises(UserError, match=r"cg3.toml: not UTF-8 \(byte 11\); save it as UTF-8"):
-        config.load(tmp_path / "cg3.toml")
+        config.load_settings(tmp_path / "cg3.toml")
 
 
 @pytest.mark.parametrize(
@@ -249,7 +249,7 @@ def test_what_set_writes_is_checked_like_the_file(tmp_path):
 def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
     path = tmp_path / "cg3.toml"
     path.write_bytes("seed = 7\n[composite]\n".encode("utf-8-sig"))
-    assert config.load(path).kohya == {"seed": 7}
+    assert config.load_settings(path).kohya == {"seed": 7}
 
 
 def test_an_empty_text_is_an_unset_key(tmp_path):

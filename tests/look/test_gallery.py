@@ -15,8 +15,7 @@ import pytest
 from PIL import Image
 
 from lycoris_composite.errors import UserError
-from lycoris_composite.look import gallery
-from lycoris_composite.look import loss_logs as losses
+from lycoris_composite.look import gallery, loss_logs
 from lycoris_composite.look.html import TEMPLATES
 from lycoris_composite.look.loss_logs import Curve
 from tests.galleries import BEGIN, clock, colour, write_journal, write_log, write_sample, write_stage
@@ -172,7 +171,7 @@ def curve(count, level=0.1):
 
 def drawn(*curves, size=(1200, 280), scheme="light"):
     named = [(f"Stage {number}", curve) for number, curve in enumerate(curves, 1)]
-    return losses.svg(named, size, losses.PALETTES[scheme]).decode()
+    return loss_logs.svg(named, size, loss_logs.PALETTES[scheme]).decode()
 
 
 def test_stage_2_follows_stage_1_on_one_axis():

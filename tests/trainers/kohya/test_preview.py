@@ -12,7 +12,7 @@ from tests.world import World
 
 def test_the_cost_is_what_training_says(world: World, tmp_path: Path) -> None:
     changes = {"max_train_epochs": 2, "gradient_accumulation_steps": 2, "dataset_repeats": 1}
-    costs = read(config.load(world.write_config(tmp_path, **changes))).costs
+    costs = read(config.load_settings(world.write_config(tmp_path, **changes))).costs
 
     run = world.train(tmp_path, **changes)
 
