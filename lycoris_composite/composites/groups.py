@@ -1,4 +1,4 @@
-"""(seed, epoch) to an epoch's groups: which characters meet in each composite, and in which of their images."""
+"""(seed, epoch) to an epoch's groups: who stands at which place in each composite, and in which image."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ PANELS = 2
 
 @dataclass(frozen=True)
 class Groups:
-    """An epoch's groups. `characters` and `images` are (composites, panels) arrays of indices, in the order of the panels; an
-    image's index counts within its character."""
+    """An epoch's groups. `characters` and `images` are (composites, panels) arrays of indices; with two panels
+    the first column stands left, the second right. An image's index counts within its character."""
 
     characters: np.ndarray
     images: np.ndarray

@@ -1,4 +1,4 @@
-"""Panel aspect ratios, an area and a multiple, to the panels' places in a composite. Sizes are (width, height) in pixels."""
+"""Panel aspect ratios, an area and a multiple, to the panels' places in pixels. Who stands there: groups.py."""
 
 from __future__ import annotations
 

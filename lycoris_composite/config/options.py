@@ -1,4 +1,7 @@
-"""kohya's keys: the one table of those that the plugin reads. sd-scripts has more, and knows them itself."""
+"""kohya's keys: the one table of those that the plugin reads. sd-scripts has more, and knows them itself.
+
+The options of `[composite]` are CompositeOptions (composites/plan.py).
+"""
 
 from __future__ import annotations
 
