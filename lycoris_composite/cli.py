@@ -1,4 +1,4 @@
-"""`lycoris-composite <command>`: arguments to one call. A command's room is imported when it is asked for."""
+"""`lycoris-composite <command>`: arguments to one call. A command's module is imported when the command is given."""
 
 from __future__ import annotations
 

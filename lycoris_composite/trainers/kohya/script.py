@@ -1,7 +1,7 @@
 """Runs an upstream *_train_network script, patched, for one stage or as it is.
 
-The only room that starts upstream. It imports sd-scripts inside functions, because there is nothing to import before
-`locate` has put a checkout on the path.
+The only module that starts upstream. It imports sd-scripts inside functions, because nothing can be imported before a
+checkout is on the path.
 """
 
 from __future__ import annotations
