@@ -10,9 +10,9 @@ import pytest
 from lycoris_composite import launcher
 from lycoris_composite.config import settings as config
 from lycoris_composite.config import stages
-from lycoris_composite.config.datasets import datasets_of
 from lycoris_composite.config.effective import effective, toml_text
 from lycoris_composite.preflight import checks, inputs
+from lycoris_composite.preflight.refusals import Refusals
 from tests.tiny import draw_characters
 
 
@@ -25,9 +25,9 @@ def settings_for(folder: Path, **kohya) -> config.Settings:
 
 def checked_plans(settings: config.Settings) -> list:
     second = stages.stages_of(settings)[1]
-    datasets = datasets_of(second)
-    assert not inputs.bad_files(datasets, show_progress=False)
-    return inputs.plans_of(second, datasets, ())
+    data = inputs.read_data((second,), second, Refusals(), lambda bad: None, show_progress=False)
+    assert not data.bad
+    return data.plans
 
 
 @pytest.mark.parametrize("override", ["seed=3", "training_arguments.seed=3"])

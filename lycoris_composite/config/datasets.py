@@ -19,7 +19,7 @@ from lycoris_composite.config.options import FLAG_NAMES, LONGEST_SIDE, KohyaSett
 from lycoris_composite.config.settings import Settings, read_toml
 from lycoris_composite.config.stages import Stage
 from lycoris_composite.data.buckets import Canvas
-from lycoris_composite.data.characters import Subset, characters_of, read_subset
+from lycoris_composite.data.characters import ImageFile, Subset, characters_of, read_subset
 from lycoris_composite.data.images import is_picture, list_images, pictures_below
 from lycoris_composite.data.left_out import some
 from lycoris_composite.data.tags import CaptionRules
@@ -94,10 +94,15 @@ def without_skip(settings: Settings) -> Settings:
 
 
 def plan_of(
-    dataset: Dataset, options: CompositeOptions, seed: int, skipped: Collection[str] = (), by_separator: bool = False
+    dataset: Dataset,
+    options: CompositeOptions,
+    seed: int,
+    skipped: Collection[str] = (),
+    by_separator: bool = False,
+    known: Mapping[str, ImageFile] | None = None,
 ) -> Plan:
-    """The plan of a dataset's composites, its headers and captions read from disk, but for the images to be skipped."""
-    subsets = [read_subset(subset, skipped) for subset in dataset.subsets]
+    """The plan of a dataset's composites, read from disk as `read_subset` reads."""
+    subsets = [read_subset(subset, skipped, known) for subset in dataset.subsets]
     for subset in subsets:
         if subset.small and not subset.images:  # upstream would train without it
             width, height = subset.largest_skipped or (0, 0)

@@ -1,14 +1,17 @@
-"""Subsets to characters: a trigger word and captioned images. Headers and captions are read here, pixels never."""
+"""Subsets to characters: a trigger word and captioned images."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import random
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 from PIL import Image
 
@@ -24,12 +27,23 @@ LONGEST_CAPTION = 65_536  # bytes; the longest that upstream's tokenizers keep i
 @dataclass(frozen=True)
 class TrainingImage:
     """An image file, its upright (width, height), and its caption or None where it has no caption file. `has_more_lines`
-    where that file has lines that are not read."""
+    where that file has lines that are not read. `digest` is that of the image's content where it was read."""
 
     path: str
     size: tuple[int, int]
     caption: str | None
     has_more_lines: bool = False
+    digest: str | None = None
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """What one reading of an image file has told: its upright (width, height), a digest of its content, and why it cannot be
+    used, or None where it can."""
+
+    size: tuple[int, int] = (0, 0)
+    digest: str | None = None
+    why_not: str | None = None
 
 
 @dataclass(frozen=True)
@@ -90,13 +104,17 @@ class Character:
         return f"{self.trigger} ({len(self.images)}{'' if is_plain else f', {self.how}'})"
 
 
-def read_subset(subset: Subset, skipped: Collection[str] = ()) -> Subset:
-    """The subset with its images' sizes and captions, but for the images to be skipped. Raises UserError naming the
-    file that cannot be used."""
-    sizes = {path: _readable_size(path) for path in image_paths(subset) if os.path.normpath(path) not in skipped}
-    small = {path for path, size in sizes.items() if is_too_small(size, subset)}
-    paths = _trained([path for path in sizes if path not in small], subset)
-    images = [TrainingImage(str(path), sizes[path], *_read_caption(path, subset)) for path in paths]
+def read_subset(subset: Subset, skipped: Collection[str] = (), known: Mapping[str, ImageFile] | None = None) -> Subset:
+    """The subset with its images' sizes and captions, but for the images to be skipped. A file that is `known`, by its
+    normal path, is not opened again. Raises UserError naming the file that cannot be used."""
+    names = {path: os.path.normpath(path) for path in image_paths(subset)}
+    known = known or {}
+    files = {
+        path: known.get(name) or ImageFile(_readable_size(path, path)) for path, name in names.items() if name not in skipped
+    }
+    small = {path for path, file in files.items() if is_too_small(file.size, subset)}
+    paths = _trained([path for path in files if path not in small], subset)
+    images = [TrainingImage(str(path), files[path].size, *_read_caption(path, subset), files[path].digest) for path in paths]
     return replace(subset, images=tuple(images), small=tuple(sorted(path.name for path in small)))
 
 
@@ -125,20 +143,25 @@ def image_paths(subset: Subset) -> list[Path]:
         raise UserError(f"{folder}: cannot be listed ({error.strerror}); mend its permissions or correct the path.") from error
 
 
-def why_unusable(path: Path, subset: Subset) -> str | None:
-    """What is wrong with an image or its caption, as a sentence, or None. Decodes the image."""
+def read_image_file(path: Path, subset: Subset) -> ImageFile:
+    """Reads a subset's image once, and decodes it to see whether that can be done; looks at its caption, too."""
     try:
-        if not is_too_small(_readable_size(path), subset):
+        content = path.read_bytes()
+    except OSError:
+        content = b""
+    try:
+        size = _readable_size(path, BytesIO(content))
+        if not is_too_small(size, subset):
             _read_caption(path, subset)
-            read_image(path)
+            read_image(path, file=BytesIO(content))
     except UserError as error:
-        return str(error)
-    return None
+        return ImageFile(why_not=str(error))
+    return ImageFile(size, hashlib.blake2b(content, digest_size=16).hexdigest())  # as run/journal.digest
 
 
-def _readable_size(path: Path) -> tuple[int, int]:
+def _readable_size(path: Path, file: Path | BinaryIO) -> tuple[int, int]:
     try:
-        size = image_size(path)
+        size = image_size(file)
     except Image.DecompressionBombError as error:
         raise UserError(f"{path}: has more pixels than Pillow opens ({one_line(error)}); make it smaller.") from error
     except Exception as error:  # Pillow raises half a dozen kinds for a broken header

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -60,9 +60,9 @@ def is_picture(name: str) -> bool:
     return suffix in _OTHERS or suffix in extensions()
 
 
-def image_size(path: str | Path) -> tuple[int, int]:
+def image_size(file: str | Path | BinaryIO) -> tuple[int, int]:
     """(width, height) in pixels as seen upright; from the header alone."""
-    with Image.open(path) as image:
+    with Image.open(file) as image:
         turned = _header_exif(image).get(_EXIF_ORIENTATION) in _TURNED
         return image.size[::-1] if turned else image.size
 
@@ -72,12 +72,13 @@ def _header_exif(image: Image.Image) -> Mapping[int, Any]:
     return {} if image.format == "PNG" and "exif" not in image.info else image.getexif()
 
 
-def read_image(path: str | Path, alpha: bool = False) -> np.ndarray:
+def read_image(path: str | Path, alpha: bool = False, file: BinaryIO | None = None) -> np.ndarray:
     """The upright image as uint8 (height, width, 3), or (height, width, 4) with `alpha`: upstream's `load_image`,
-    but with EXIF orientation applied and 16-bit images scaled. Raises UserError for what cannot be decoded."""
+    but with EXIF orientation applied and 16-bit images scaled. `file` holds the content where that is read already. Raises
+    UserError for what cannot be decoded."""
     wanted = "RGBA" if alpha else "RGB"
     try:
-        with Image.open(path) as image:
+        with Image.open(file or path) as image:
             if _header_exif(image).get(_EXIF_ORIENTATION, 1) != 1:
                 image = ImageOps.exif_transpose(image)
             if image.mode.startswith("I;16") or image.mode == "I":

@@ -16,15 +16,16 @@ from lycoris_composite.config.datasets import TRAINERS, Dataset, datasets_of, ig
 from lycoris_composite.config.stages import Stage
 from lycoris_composite.data.buckets import Canvas, has_no_bucket
 from lycoris_composite.data.characters import (
+    ImageFile,
     Subset,
     caption_file,
     image_paths,
     is_too_small,
+    read_image_file,
     read_subset,
     unread_captions,
-    why_unusable,
 )
-from lycoris_composite.data.images import image_size, is_picture
+from lycoris_composite.data.images import is_picture
 from lycoris_composite.data.left_out import left_out, replaced
 from lycoris_composite.errors import UserError
 from lycoris_composite.preflight.refusals import Refusals
@@ -36,13 +37,18 @@ _MOST_SHOWN = 10
 
 @dataclass
 class Data:
-    """What a run reads. `singles` are stage 1's datasets with their images. `bad` says why an image cannot be used, by its
-    path. `ignored` says what lies there and is not read."""
+    """What a run reads. `singles` are stage 1's datasets with their images. `files` are all image files, by normal path.
+    `ignored` says what lies there and is not read."""
 
     singles: list[Dataset] = field(default_factory=list)
     plans: list[Plan] = field(default_factory=list)
-    bad: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, ImageFile] = field(default_factory=dict)
     ignored: list[str] = field(default_factory=list)
+
+    @property
+    def bad(self) -> dict[str, str]:
+        """Why an image cannot be used, by its path."""
+        return {path: file.why_not for path, file in self.files.items() if file.why_not}
 
     @property
     def subsets(self) -> list[Subset]:
@@ -66,20 +72,20 @@ def read_data(
         data.singles = [dataset for stage in stages if stage.composite is None for dataset in datasets_of(stage)]
     with refusals.collecting(is_long=True):
         datasets = datasets_of(joined)
-        data.bad = bad_files([*data.singles, *datasets], show_progress)
+        data.files = image_files([*data.singles, *datasets], show_progress)
         with refusals.collecting():
             on_bad(data.bad)
         with refusals.collecting():
-            data.plans = plans_of(joined, datasets, data.bad, by_separator)
+            data.plans = plans_of(joined, datasets, data, by_separator)
         with refusals.collecting():
-            data.singles = with_images(data.singles, data.plans, data.bad)
+            data.singles = with_images(data.singles, data)
             data.ignored = passed_over(stages, data.singles, data.plans)
     return data
 
 
-def bad_files(datasets: Iterable[Dataset], show_progress: bool) -> dict[str, str]:
-    """Every image that cannot be used, itself or for its caption, and why. Reads all of them, in parallel. Raises UserError
-    for regularization without images, which upstream would leave out."""
+def image_files(datasets: Iterable[Dataset], show_progress: bool) -> dict[str, ImageFile]:
+    """Every image file, by normal path, read once and in parallel. Raises UserError for regularization without images, which
+    upstream would leave out."""
     datasets = list(datasets)
     every = [subset for dataset in datasets for subset in (*dataset.subsets, *dataset.regularization)]
     every.sort(key=lambda subset: -math.prod(subset.largest_skipped or (0, 0)))  # the one that reads most wins
@@ -89,26 +95,28 @@ def bad_files(datasets: Iterable[Dataset], show_progress: bool) -> dict[str, str
             raise UserError(f"{subset.folder}: no regularization images in it; add some, or take it out of the config.")
     canvases = {dataset.canvas for dataset in datasets if dataset.canvas.no_upscale}
     files = [(path, subset, canvases) for subset in subsets.values() for path in image_paths(subset)]
-    reasons = thread_map(lambda file: _why_bad(*file), files, desc="checking images", disable=None if show_progress else True)
-    return {os.path.normpath(path): reason for (path, *_), reason in zip(files, reasons, strict=True) if reason}
+    found = thread_map(lambda file: _image_file(*file), files, desc="checking images", disable=None if show_progress else True)
+    return {os.path.normpath(path): file for (path, *_), file in zip(files, found, strict=True)}
 
 
-def _why_bad(path: Path, subset: Subset, canvases: Collection[Canvas]) -> str | None:
-    reason = why_unusable(path, subset)
-    if reason or not canvases or is_too_small(size := image_size(path), subset):
-        return reason
+def _image_file(path: Path, subset: Subset, canvases: Collection[Canvas]) -> ImageFile:
+    file = read_image_file(path, subset)
+    if file.why_not or is_too_small(file.size, subset):
+        return file
     for canvas in canvases:
-        if has_no_bucket(size, canvas):
-            return (
-                f"{path}: its {size[0]}x{size[1]} pixels make less than a bucket step, {canvas.multiple}, and "
+        if has_no_bucket(file.size, canvas):
+            reason = (
+                f"{path}: its {file.size[0]}x{file.size[1]} pixels make less than a bucket step, {canvas.multiple}, and "
                 "bucket_no_upscale leaves them so; enlarge it, lower bucket_reso_steps, or set bucket_no_upscale = false."
             )
-    return None
+            return replace(file, why_not=reason)
+    return file
 
 
-def plans_of(stage: Stage, datasets: Sequence[Dataset], skipped: Collection[str], by_separator: bool = False) -> list[Plan]:
-    """The plans that a stage of composites will make, without the images to be skipped."""
-    return [plan_of(dataset, stage.composite, stage.settings.seed, skipped, by_separator) for dataset in datasets]
+def plans_of(stage: Stage, datasets: Sequence[Dataset], data: Data, by_separator: bool = False) -> list[Plan]:
+    """The plans that a stage of composites will make, without the data's bad images."""
+    options, seed = stage.composite, stage.settings.seed
+    return [plan_of(dataset, options, seed, data.bad, by_separator, data.files) for dataset in datasets]
 
 
 def passed_over(stages: Sequence[Stage], singles: Iterable[Dataset], plans: Sequence[Plan]) -> list[str]:
@@ -139,33 +147,28 @@ def replaced_pictures(stage: Stage, before: Mapping[str, str], now: Mapping[str,
     return list(replaced(changed, latents)) if latents else []
 
 
-def with_images(datasets: Iterable[Dataset], plans: Sequence[Plan], skipped: Collection[str] = ()) -> list[Dataset]:
-    """The datasets, their subsets read but for the images to be skipped; what plans have read is not read again."""
-    known = {_how_read(character.subset): character.subset for plan in plans for character in plan.characters}
-
-    def read(subset: Subset) -> Subset:
-        same = known.get(_how_read(subset))
-        return replace(subset, images=same.images, small=same.small) if same else read_subset(subset, skipped)
-
-    return [replace(dataset, subsets=tuple(map(read, dataset.subsets))) for dataset in datasets]
-
-
-def _how_read(subset: Subset) -> tuple:
-    """All that decides which images and captions a subset has."""
-    split = subset.held_out, subset.held_out_seed
-    return subset.folder, subset.caption_extension, subset.rules.enable_wildcard, subset.largest_skipped, split
+def with_images(datasets: Iterable[Dataset], data: Data) -> list[Dataset]:
+    """The datasets, their subsets read without the data's bad images."""
+    bad = data.bad
+    return [
+        replace(dataset, subsets=tuple(read_subset(subset, bad, data.files) for subset in dataset.subsets))
+        for dataset in datasets
+    ]
 
 
 def input_digests(stages: Sequence[Stage], subsets: Iterable[Subset], show_progress: bool) -> dict[int, dict[str, str]]:
     """For each stage, by its number: digests of its images, captions, weights and dataset_config, by absolute path."""
     data: set[Path] = set()
+    known: dict[Path, str | None] = {}
     for subset in subsets:
-        captions = (caption_file(image.path, subset) for image in subset.images)
-        data |= {Path(path) for path in captions if path} | {Path(image.path) for image in subset.images}
+        data |= {Path(path) for image in subset.images if (path := caption_file(image.path, subset))}
+        known |= {Path(image.path): image.digest for image in subset.images}
+    data |= known.keys()
     data |= {Path(stage.settings.dataset_config) for stage in stages if stage.settings.dataset_config}
     inputs = {stage.number: data.union(*(files_of(Path(name)) for _, name in stage.weight_files)) for stage in stages}
     ordered = sorted(set().union(*inputs.values()))
-    digests = thread_map(digest, ordered, desc="reading inputs", disable=None if show_progress else True)
+    bars = {"desc": "reading inputs", "disable": None if show_progress else True}
+    digests = thread_map(lambda path: known.get(path) or digest(path), ordered, **bars)
     digest_of = dict(zip(ordered, digests, strict=True))
     return {number: {os.path.abspath(path): digest_of[path] for path in sorted(paths)} for number, paths in inputs.items()}
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from lycoris_composite.config import settings as config
-from lycoris_composite.config.datasets import datasets_of
 from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.config.schedule import composite_cost, schedule_of, single_cost
 from lycoris_composite.config.stages import stages_of
-from lycoris_composite.preflight.inputs import plans_of, with_images
+from lycoris_composite.preflight.inputs import read_data
+from lycoris_composite.preflight.refusals import Refusals
 from tests.helpers import kohya_settings, write_subset
 
 
@@ -34,8 +34,8 @@ def settings_for(data: Path, composite: dict | None = None, **kohya: object) -> 
 
 def costs(settings: config.Settings) -> tuple:
     first, second = stages_of(settings)
-    plans = plans_of(second, datasets_of(second), ())
-    singles = with_images(datasets_of(first), plans)
+    data = read_data((first, second), second, Refusals(), lambda bad: None, show_progress=False)
+    plans, singles = data.plans, data.singles
     return single_cost(first, singles), composite_cost(second, plans), plans
 
 

@@ -63,7 +63,6 @@ def test_an_image_that_goes_away_leaves_nothing_half_written(settings, tmp_path,
         return composite_picture(composite)
 
     monkeypatch.setattr("lycoris_composite.look.export.composite_picture", gone)
-    monkeypatch.setattr("lycoris_composite.preflight.inputs.bad_files", lambda *args, **kwargs: {})
     assert cli.main(["export", str(settings.path), "--out", str(tmp_path / "set")]) == 2
     assert "is gone; put it back" in capsys.readouterr().err
     assert list((tmp_path / "set").iterdir()) == []

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +23,8 @@ from lycoris_composite.config.stages import Stage, stages_of
 from lycoris_composite.data.characters import Subset
 from lycoris_composite.errors import UserError, raise_first
 from lycoris_composite.preflight import checks, inputs
+from lycoris_composite.preflight.inputs import Data
+from lycoris_composite.preflight.refusals import Refusals
 from lycoris_composite.preflight.weights import weight_errors
 from lycoris_composite.run import journal
 from tests import tiny
@@ -33,8 +34,14 @@ def joined(settings: Settings) -> list[Dataset]:
     return datasets_of(stages_of(settings)[1])
 
 
-def plans_of(settings: Settings, skipped: Collection[str] = ()) -> list[Plan]:
-    return inputs.plans_of(stages_of(settings)[1], joined(settings), skipped)
+def data_of(settings: Settings) -> Data:
+    """What a run of these settings reads, its bad files left out."""
+    stages = stages_of(settings)
+    return inputs.read_data(stages, stages[1], Refusals(), lambda bad: None, show_progress=False)
+
+
+def plans_of(settings: Settings) -> list[Plan]:
+    return data_of(settings).plans
 
 
 def check_weights(stages: list[Stage]) -> None:
@@ -49,7 +56,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def bad(settings: Settings) -> dict[str, str]:
-    return inputs.bad_files(joined(settings), show_progress=False)
+    return {path: file.why_not for path, file in inputs.image_files(joined(settings), False).items() if file.why_not}
 
 
 def break_some(data: Path) -> list[Path]:
@@ -85,7 +92,7 @@ def test_they_are_refused_or_left_out(settings, tmp_path, capsys):
     assert capsys.readouterr().out.count("bad file: ") == len(found)
 
     checks._check_bad(found, True, print)
-    [plan] = plans_of(settings, found)
+    [plan] = plans_of(settings)
 
     assert {character.trigger: len(character.images) for character in plan.characters} == {"mio": 1, "rin": 3, "uzuki": 3}
     assert capsys.readouterr().out.count("left out: ") == len(found)
@@ -143,8 +150,8 @@ def test_an_image_dir_that_is_not_there(settings, tmp_path, is_reg):
 
 def said_of(settings: Settings) -> list[str]:
     stages = stages_of(settings)
-    plans = plans_of(settings)
-    return inputs.passed_over(stages, inputs.with_images(datasets_of(stages[0]), plans), plans)
+    data = data_of(settings)
+    return inputs.passed_over(stages, data.singles, data.plans)
 
 
 def test_what_is_left_out_of_any_folder_is_said_once(settings, tmp_path):
@@ -391,8 +398,8 @@ def with_small(settings: Settings, tmp_path: Path) -> Settings:
 def test_small_pictures_are_in_nothing_and_named(with_small, tmp_path):
     first, second = stages_of(with_small)
     assert bad(with_small) == {}, "a picture that nobody reads is not bad"
-    plans = plans_of(with_small)
-    singles = inputs.with_images(datasets_of(first), plans)
+    data = data_of(with_small)
+    plans, singles = data.plans, data.singles
     assert [len(character.images) for character in plans[0].characters] == [3, 3, 3]
     assert single_cost(first, singles).samples == 9
     lines = inputs.passed_over((first, second), singles, plans)
@@ -405,12 +412,12 @@ def test_small_pictures_are_in_nothing_and_named(with_small, tmp_path):
 def test_stages_may_leave_out_other_pictures(with_small):
     settings = replace(with_small, stage2={"skip_image_resolution": "32,32"})
     (Path(settings.kohya["train_data_dir"]) / "1_rin/small.txt").write_text("rin, hat")
-    datasets, [first, _] = joined(settings), stages_of(settings)
+    first, _ = stages_of(settings)
     plans = plans_of(settings)
     assert [len(character.images) for character in plans[0].characters] == [4, 4, 4]
-    assert single_cost(first, inputs.with_images(datasets_of(first), plans)).samples == 9
+    assert single_cost(first, data_of(settings).singles).samples == 9
     (Path(settings.kohya["train_data_dir"]) / "1_rin/small.txt").write_text("")
-    assert len(inputs.bad_files([*datasets_of(first), *datasets], False)) == 1, "stage 2 reads it"
+    assert len(data_of(settings).bad) == 1, "stage 2 reads it"
 
 
 def test_a_character_is_never_left_out_whole(with_small, tmp_path):
@@ -431,3 +438,12 @@ def test_an_upstream_that_does_not_know_it_reads_all(with_small):
     assert "skip_image_resolution" not in without_skip(with_small).kohya
     [dataset] = joined(without_skip(with_small))
     assert {subset.largest_skipped for subset in dataset.subsets} == {None}
+
+
+def test_an_image_is_read_once(settings, tmp_path, monkeypatch):
+    """Its size, its digest for the journal, and why it cannot be used, of one reading; the digest is the journal's."""
+    data = data_of(settings)
+    monkeypatch.setattr(inputs, "digest", lambda path: pytest.fail(f"{path} is read again") if path.suffix == ".png" else "d")
+    digests = inputs.input_digests(stages_of(settings), data.subsets, show_progress=False)[1]
+    picture = tmp_path / "data/1_rin/01.png"
+    assert digests[str(picture)] == journal.digest(picture)
