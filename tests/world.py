@@ -164,8 +164,10 @@ def make_world(folder: Path, sd_scripts: Path | None = None) -> World:
 
 @contextmanager
 def forking_world(folder: Path, sd_scripts: Path | None = None) -> Iterator[World]:
-    """The same, whose commands are forked."""
+    """The same, whose commands are forked where the system can fork."""
     world = make_world(folder, sd_scripts)
-    world.forks = ForkServer(sd_scripts, _environment())
+    if hasattr(os, "fork"):
+        world.forks = ForkServer(sd_scripts, _environment())
     yield world
-    world.forks.close()
+    if world.forks is not None:
+        world.forks.close()
