@@ -331,13 +331,13 @@ class _Run:
         if self.options.save_state:
             self._save_state(self.stage.output.with_name(f"{self.stage.name}-{name}-state"), epoch)
 
-    def _save_state(self, folder: Path, epoch: int, asked: bool = False) -> None:
+    def _save_state(self, folder: Path, epoch: int, on_stop: bool = False) -> None:
         if not self.accelerator.is_main_process:
             return
         with whole_weights(folder) as part:
             self.accelerator.save_state(str(part))
             save_file({key: value.contiguous() for key, value in self.network.state_dict().items()}, part / _NETWORK_STATE)
-            finish_state(part, self.attempt, epoch, self._step, self.steps, asked)
+            finish_state(part, self.attempt, epoch, self._step, self.steps, on_stop)
 
     def _load_state(self, folder: Path) -> None:
         self.accelerator.load_state(str(folder))
