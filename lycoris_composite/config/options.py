@@ -105,7 +105,8 @@ KEYS: dict[str, Key] = {
     **dict.fromkeys(("save_every_n_epochs", "save_every_n_steps"), Key(int, embedded=_YES)),
     "save_n_epoch_ratio": Key(int),
     **dict.fromkeys(("save_state", "save_state_on_train_end"), Key(bool, False, _YES)),
-    **dict.fromkeys(("resume", "resume_from_huggingface"), Key(str)),
+    "resume": Key(str),
+    "resume_from_huggingface": Key(bool, False),
     **dict.fromkeys(("initial_epoch", "initial_step"), Key(int)),
     "skip_until_initial_step": Key(bool, False),
     "sample_prompts": Key(object, embedded=_YES),  # a file, or prompts themselves
