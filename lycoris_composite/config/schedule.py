@@ -59,7 +59,7 @@ def single_cost(stage: Stage, datasets: Sequence[Dataset]) -> Cost:
                 counts[bucket_of(image.size, dataset.canvas)] += subset.repeats
                 encoded += 1 + subset.flip_aug
         samples += counts.total()
-        batches += sum(-(-count // dataset.batch_size) for count in counts.values())
+        batches += sum(math.ceil(count / dataset.batch_size) for count in counts.values())
     return _cost(stage, samples, batches, encoded)
 
 
