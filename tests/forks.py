@@ -17,16 +17,19 @@ from pathlib import Path
 from typing import Any
 
 _LONGEST = 900  # seconds that a command may take
-_SD_SCRIPTS = ("train_network", "lycoris_composite.trainers.kohya.trainer", "lycoris_composite.trainers.kohya.dataset")
+_SD_SCRIPTS = ("lycoris_composite.trainers.kohya.trainer", "lycoris_composite.trainers.kohya.dataset")
 _BUILTIN = ("lycoris_composite.trainers.builtin.train",)
 _BOTH = ("lycoris.kohya", "lycoris_composite.cli", "lycoris_composite.trainers.kohya.script", "torch.utils.tensorboard")
 
 
 class ForkServer:
-    """The server's end that tests hold. `sd_scripts` is the checkout to import; None imports the embedded trainer."""
+    """The server's end that tests hold. `sd_scripts` is the checkout to import, `trainers` which of its scripts; without a
+    checkout it is the embedded trainer."""
 
-    def __init__(self, sd_scripts: Path | None, environment: Mapping[str, str]) -> None:
-        command = [sys.executable, __file__, str(sd_scripts or "")]
+    def __init__(
+        self, sd_scripts: Path | None, environment: Mapping[str, str], trainers: Sequence[str] = ("train_network",)
+    ) -> None:
+        command = [sys.executable, __file__, *([str(sd_scripts), *trainers] if sd_scripts else [])]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(environment), text=True
         )
@@ -51,7 +54,7 @@ class ForkServer:
         return json.loads(answer)
 
 
-def _import_all(sd_scripts: str) -> None:
+def _import_all(sd_scripts: str = "", *trainers: str) -> None:
     import importlib
 
     from lycoris_composite.run import environment
@@ -59,7 +62,7 @@ def _import_all(sd_scripts: str) -> None:
     environment.go_offline()  # as a command does before it imports these
     if sd_scripts:
         sys.path.insert(0, sd_scripts)
-    for name in (*_BOTH, *(_SD_SCRIPTS if sd_scripts else _BUILTIN)):
+    for name in (*_BOTH, *((*trainers, *_SD_SCRIPTS) if sd_scripts else _BUILTIN)):
         importlib.import_module(name)
 
 
@@ -101,5 +104,5 @@ def _run(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    _import_all(sys.argv[1])
+    _import_all(*sys.argv[1:])
     _run(_become(_serve()))  # a child ends as any Python does, with its own exit code

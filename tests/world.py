@@ -38,6 +38,7 @@ SETTINGS: dict[str, Any] = {
     "output_name": "cg3",
     "seed": 42,
 }
+COMPOSITE: dict[str, Any] = {"stage2": {"train_batch_size": 2, "resolution": "192,192"}}
 
 
 @dataclass
@@ -51,18 +52,19 @@ class Run:
 
 @dataclass
 class World:
-    """A folder with a tiny model, CLIP's tokenizer, drawn characters and a config for them."""
+    """A folder with a tiny model, its tokenizers, drawn characters and a config for them. `environment` is what commands
+    find set besides the usual."""
 
     folder: Path
     sd_scripts: Path | None
     config: dict[str, Any] = field(default_factory=dict)
+    composite: dict[str, Any] = field(default_factory=COMPOSITE.copy)
+    environment: dict[str, str] = field(default_factory=dict)
     forks: ForkServer | None = None
 
     def write_config(self, folder: Path, **changes: Any) -> Path:
         """The base config with settings changed; a key set to None is left out, a table is merged."""
-        composite = {"stage2": {"train_batch_size": 2, "resolution": "192,192"}, **changes.pop("composite", {})}
-        if self.sd_scripts is None:
-            composite["trainer"] = "builtin"
+        composite = {**self.composite, **changes.pop("composite", {})}
         settings = {key: value for key, value in {**self.config, **changes}.items() if value is not None}
         path = folder / "cg3.toml"
         path.write_text(toml.dumps({"settings": {**settings, "output_dir": str(folder / "out")}, "composite": composite}))
@@ -105,13 +107,13 @@ class World:
     def start(self, folder: Path, **changes: Any) -> int:
         """Begins both stages and does not wait for them; the process's number."""
         arguments = self._arguments(folder, [str(ROOT / "train_composite.py")], (), 1, changes)
-        return self.forks.start(arguments, folder, _environment(), folder / "started.log")
+        return self.forks.start(arguments, folder, self._environment(), folder / "started.log")
 
     def command(self, folder: Path, *arguments: str, env: dict[str, str] | None = None, is_real: bool = False) -> Run:
         """`python ARGUMENTS` in a folder: in a fork where the world has a server of them, unless the command has to be a
         real one or gets an environment. Its output is shown when a test fails."""
         if self.forks is None or is_real or env is not None:
-            environment = {**_environment(), **(env or {})}
+            environment = {**self._environment(), **(env or {})}
             done = subprocess.run(
                 [sys.executable, *arguments], cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 encoding="utf-8", errors="replace", timeout=900, check=False,
@@ -119,7 +121,7 @@ class World:
             code, output = done.returncode, done.stdout
         else:
             log = folder / "command.log"
-            code = self.forks.wait(self.forks.start(arguments, folder, _environment(), log))
+            code = self.forks.wait(self.forks.start(arguments, folder, self._environment(), log))
             output = log.read_text(encoding="utf-8", errors="replace")
             log.unlink()
         print(output[-12000:])
@@ -137,8 +139,11 @@ class World:
             flags = ("--sd_scripts", str(self.sd_scripts), *flags)
         return [*start, "--config", str(config), *flags]
 
+    def _environment(self) -> dict[str, str]:
+        return environment_of_commands() | self.environment
 
-def _environment() -> dict[str, str]:
+
+def environment_of_commands() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
@@ -159,7 +164,8 @@ def make_world(folder: Path, sd_scripts: Path | None = None) -> World:
         "max_token_length": 225,
         "sample_prompts": str(prompts),
     }
-    return World(folder, sd_scripts, config)
+    composite = COMPOSITE if sd_scripts else {**COMPOSITE, "trainer": "builtin"}
+    return World(folder, sd_scripts, config, composite)
 
 
 @contextmanager
@@ -167,7 +173,7 @@ def forking_world(folder: Path, sd_scripts: Path | None = None) -> Iterator[Worl
     """The same, whose commands are forked where the system can fork."""
     world = make_world(folder, sd_scripts)
     if hasattr(os, "fork"):
-        world.forks = ForkServer(sd_scripts, _environment())
+        world.forks = ForkServer(sd_scripts, environment_of_commands())
     yield world
     if world.forks is not None:
         world.forks.close()
