@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from lycoris_composite import __version__
+from tests import tiny
 from tests.architectures.configs import ARCHITECTURES, STEPS
 from tests.architectures.conftest import GetWorld
 from tests.helpers import ROOT
@@ -102,3 +104,46 @@ def test_batches_hold_the_composites_captions_and_upstreams_tokens_of_them(name:
             for found, expected in zip(batch["input_ids_list"], tokens, strict=True):
                 padding = found.shape[-1] - expected.shape[-1]  # upstream's, to the batch's longest caption
                 assert found[place].equal(torch.nn.functional.pad(expected[0], (0, padding)))
+
+
+@pytest.mark.parametrize(("sizes", "side"), [(((96, 96), (96, 96)), 192), (((256, 256), (64, 128)), 160)])
+def test_sdxl_learns_the_sizes_of_a_file_that_was_joined_by_hand(
+    world_of: GetWorld, tmp_path: Path, sizes: tuple[tiny.Size, tiny.Size], side: int
+) -> None:
+    """The guide's way: both pictures at the smaller one's height, side by side in one file, which upstream trains on. At
+    these sides both fill the same bucket without a cut."""
+    world = world_of("sdxl")
+    settings = {"resolution": f"{side},{side}", "max_train_steps": 1, "sample_prompts": None, "sample_every_n_steps": None}
+    for trigger, size in zip(("mio", "rin"), sizes, strict=True):
+        tiny.draw_characters(tmp_path / "data", images=1, size=size, names=(trigger,))
+    composite = {"composites_per_image": 0.5, "stage2": {}}
+    config = world.write_config(tmp_path, train_data_dir=str(tmp_path / "data"), composite=composite, **settings)
+    run, [_, ours] = record(world, tmp_path, TRAIN, "--config", str(config), "--sd_scripts", str(world.sd_scripts))
+    assert run.code == 0
+
+    join_by_hand(sorted((tmp_path / "data").rglob("*.png")), tmp_path / "joined/1_pair")
+    config = world.write_config(tmp_path, train_data_dir=str(tmp_path / "joined"), composite={"stage2": {}}, **settings)
+    script = str(world.sd_scripts / "sdxl_train_network.py")
+    run, [upstreams] = record(world, tmp_path, script, "--config_file", str(config))
+    assert run.code == 0
+
+    assert ours.keys() == upstreams.keys()
+    for key, value in upstreams.items():
+        assert getattr(ours[key], "shape", None) == getattr(value, "shape", None), key
+    for key in ("original_sizes_hw", "crop_top_lefts", "target_sizes_hw"):
+        assert ours[key].tolist() == upstreams[key].tolist(), key
+
+
+def join_by_hand(pictures: Sequence[Path], folder: Path) -> None:
+    """Pictures at the smallest one's height, side by side in one file with a caption. It all becomes kohya's folder."""
+    opened = [Image.open(path) for path in pictures]
+    height = min(picture.height for picture in opened)
+    panels = [picture.resize((round(picture.width * height / picture.height), height)) for picture in opened]
+    joined = Image.new("RGB", (sum(panel.width for panel in panels), height))
+    left = 0
+    for panel in panels:
+        joined.paste(panel, (left, 0))
+        left += panel.width
+    folder.mkdir(parents=True)
+    joined.save(folder / "01.png")
+    (folder / "01.txt").write_text("mio and rin")
