@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lycoris_composite import __version__, launcher
+from lycoris_composite.architectures import ARCHITECTURES
 from lycoris_composite.errors import printable
 from lycoris_composite.run import environment
 from lycoris_composite.trainers.kohya import checkout
@@ -80,11 +81,14 @@ def _add_setup(commands: Any) -> None:
     add("--url", default=checkout.PUBLIC_URL, help="where to clone from (default: %(default)s)")
     add("--ref", default=checkout.DEFAULT_REF, help="tag, branch or commit (default: %(default)s)")
     add("--dir", type=Path, default=checkout.default_folder(), help="where to (default: %(default)s)")
-    add("--tokenizers", action="store_true", help="fetch CLIP's tokenizers too, as training fetches nothing")
+    models, text = dict.fromkeys(row.name for row in ARCHITECTURES.values()), "fetch the tokenizers of these models too"
+    text += f" ({', '.join(models)}; without a name SD's and SDXL's), as training fetches nothing"
+    add("--tokenizers", nargs="*", default=None, choices=models, metavar="MODEL", help=text)
 
 
 def _setup(args: argparse.Namespace) -> Iterable[object]:
-    return checkout.setup(args.url, args.ref, args.dir, args.tokenizers)
+    names = args.tokenizers or (() if args.tokenizers is None else ("SD", "SDXL"))
+    return checkout.setup(args.url, args.ref, args.dir, [row for row in ARCHITECTURES.values() if row.name in names])
 
 
 def _add_doctor(commands: Any) -> None:

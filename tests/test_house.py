@@ -32,6 +32,7 @@ BESIDE = {
     "cli": "command line",
     "train": "command line",
     "launcher": "command line",
+    "architectures": "ground",
     "errors": "ground",
     "randomness": "ground",
 }

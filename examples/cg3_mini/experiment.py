@@ -20,7 +20,8 @@ import world
 from gate import wilson
 from narrow import narrow_copy
 
-from lycoris_composite.composites.captions import DEFAULT_TEMPLATE, render
+from lycoris_composite.architectures import TAGS
+from lycoris_composite.composites.captions import render
 from lycoris_composite.trainers.kohya import checkout
 
 HERE = Path(__file__).parent
@@ -73,7 +74,7 @@ def requests(count: int, seed: int, marked: bool = True, pairs: Sequence[tuple[s
         doings = [world.character(name, rng).doings for name in asked]
         background = rng.choice(world.BACKGROUNDS)
         tags = [["2girls", *doings[0]], [*doings[1], background]]
-        template = DEFAULT_TEMPLATE if marked else "{left}, {right}, {left_tags}, {right_tags}"
+        template = TAGS if marked else "{left}, {right}, {left_tags}, {right_tags}"
         found.append(Request(asked, render(template, asked, tags), "" if marked else "COMPOSITE"))
     return found
 

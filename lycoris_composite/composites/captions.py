@@ -1,7 +1,8 @@
 """Panel captions, a template and a token budget, to a composite's one caption.
 
 Each panel's caption is varied on its own, so the left character's tags never wander to the right. What an option
-means, and the order of its draws, is upstream's (`BaseDataset.process_caption`); a test compares them.
+means, and the order of its draws, is upstream's (`BaseDataset.process_caption`); a test compares them. A template with
+`{left_caption}` holds captions as whole texts: then the options for tags do nothing, and words take the place of tags.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ import math
 import random
 import re
 import string
+import sys
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 
 from lycoris_composite.composites.groups import PANELS
-from lycoris_composite.data.tags import CaptionRules, Tags, parse, pieces, with_separators, without_tags
+from lycoris_composite.data.tags import CaptionRules, Tags, parse, pieces, whole_text, with_separators, without_tags
 from lycoris_composite.errors import UserError
 
 _COMMA = ", "
-DEFAULT_TEMPLATE = "{left}/{right}/COMPOSITE, {left_tags}, {right_tags}"
+_NAME, _TAGS, _CAPTION = "", "_tags", "_caption"  # how a template's fields end, by what they hold
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,23 @@ panel_caption = lru_cache(maxsize=1 << 16)(PanelCaption)  # whose text is parsed
 
 @dataclass(frozen=True)
 class Budget:
-    """At most `limit` tokens as `count` counts a caption's, begin and end tokens left out."""
+    """At most `limit` tokens as `count` counts a caption's, begin and end tokens left out. `key` is kohya's option that raises
+    the limit, if one does."""
 
     limit: int
     count: Callable[[str], int]
+    key: str = "max_token_length"
+
+
+def strictest(budgets: Sequence[Budget]) -> Budget:
+    """One budget for several encoders. It counts for each caption as the encoder does that has the least room left for it,
+    up to the lowest of the limits."""
+    lowest = min(budgets, key=lambda budget: budget.limit)
+    return lowest if len(budgets) == 1 else Budget(lowest.limit, partial(_least_room, budgets, lowest.limit), lowest.key)
+
+
+def _least_room(budgets: Sequence[Budget], limit: int, text: str) -> int:
+    return limit - min(budget.limit - budget.count(text) for budget in budgets)
 
 
 @dataclass(frozen=True)
@@ -69,23 +84,31 @@ class Progress:
 
 
 NO_PROGRESS = Progress()
+WARMED_UP = Progress(sys.maxsize)
 
 
 _FIRST_TO_GO = ("free", "last", "kept")
 
 
 @lru_cache(maxsize=16)
-def fields_of(panels: int) -> dict[str, tuple[int, bool]]:
-    """A template's fields: each one's panel, counted from 0, and whether it holds the panel's tags or its trigger word.
+def fields_of(panels: int) -> dict[str, tuple[int, str]]:
+    """A template's fields: each one's panel, counted from 0, and how its name ends, which says whether it holds the panel's
+    trigger word, its tags or its whole caption.
 
-    >>> fields_of(3)
-    {'1': (0, False), '2': (1, False), '3': (2, False), '1_tags': (0, True), '2_tags': (1, True), '3_tags': (2, True)}
+    >>> fields_of(1)
+    {'1': (0, ''), '1_tags': (0, '_tags'), '1_caption': (0, '_caption')}
 
     Two panels are also called `left` and `right`.
     """
     names = {"left": 0, "right": 1} if panels == 2 else {}
     names |= {str(number + 1): number for number in range(panels)}
-    return {f"{name}{end}": (panel, bool(end)) for end in ("", "_tags") for name, panel in names.items()}
+    return {f"{name}{end}": (panel, end) for end in (_NAME, _TAGS, _CAPTION) for name, panel in names.items()}
+
+
+@lru_cache(maxsize=16)
+def holds_captions(template: str) -> bool:
+    """Whether the template's fields hold whole captions and no tags."""
+    return any(field and field.endswith(_CAPTION) for _, field, *_ in string.Formatter().parse(template))
 
 
 def check_template(template: str, panels: int = PANELS) -> None:
@@ -95,21 +118,28 @@ def check_template(template: str, panels: int = PANELS) -> None:
         if field is not None and (field not in known or spec or conversion):
             shown = ", ".join(f"{{{name}}}" for name in known if panels != 2 or not name[0].isdigit())
             raise ValueError(f"unknown field {{{field}}}; the fields are {shown}")
+    if holds_captions(template) and any(field and field.endswith(_TAGS) for _, field, *_ in string.Formatter().parse(template)):
+        raise ValueError("has fields for tags and for whole captions, which say the same twice; keep one kind")
 
 
 def marker(template: str) -> str | None:
     """The word that marks a composite, `COMPOSITE` in the default template: the fixed text behind the names, or the
     next piece that is fixed, or what stands before the names."""
     pieces = [list(string.Formatter().parse(piece)) for piece in template.split(",")]
-    has_name = [any(field and not field.endswith("_tags") for _, field, *_ in piece) for piece in pieces]
+    has_name = [any(_is_name(field) for _, field, *_ in piece) for piece in pieces]
     named = has_name.index(True) if True in has_name else 0
-    *_, (behind, last_field, *_) = pieces[named]
+    names = [number for number, (_, field, *_) in enumerate(pieces[named]) if _is_name(field)]
+    behind = pieces[named][names[-1] + 1 :] if names else [piece for piece in pieces[named][-1:] if piece[1] is None]
     fixed = [piece[0][0] for piece in pieces[named + 1 :] if len(piece) == 1 and piece[0][1] is None]
-    for text in ("" if last_field else behind, *fixed, pieces[named][0][0]):
-        words = re.findall(r"[^\s/|+&_-]+", text)
+    for text in (behind[0][0] if behind else "", *fixed, pieces[named][0][0]):
+        words = re.findall(r"[^\s/|+&_-]+", re.split(r"[.:;]", text)[0])
         if words:
             return words[-1]
     return None
+
+
+def _is_name(field: str | None) -> bool:
+    return bool(field) and not field.endswith((_TAGS, _CAPTION))
 
 
 def render(template: str, triggers: Sequence[str], tags: Sequence[Sequence[str]], joints: Sequence[str] = ()) -> str:
@@ -125,17 +155,17 @@ def render(template: str, triggers: Sequence[str], tags: Sequence[Sequence[str]]
 def spans(
     template: str, triggers: Sequence[str], tags: Sequence[Sequence[str]], joints: Sequence[str] = ()
 ) -> list[tuple[str, str]]:
-    """The filled template in pieces, each after its role: `tags0` for the first panel's tags, `tags1` for the second's …,
-    `name` for all else. A piece holds the comma behind it."""
+    """The filled template in pieces, each after its role: `tags0` for the first panel's tags or caption, `tags1` for the
+    second's …, `name` for all else. A piece holds the comma behind it."""
     fields = fields_of(len(triggers))
     sides = [joint.join(side) for joint, side in zip(joints or [_COMMA] * len(tags), tags, strict=True)]
     found: list[tuple[str, str]] = []
     for part in _parts(template):
         filled = []
         for fixed, field in part:
-            panel, is_tags = (0, False) if field is None else fields[field]
-            text = fixed if field is None else (sides if is_tags else triggers)[panel]
-            filled += [(f"tags{panel}" if is_tags else "name", text)] if text else []
+            panel, end = (0, _NAME) if field is None else fields[field]
+            text = fixed if field is None else (sides if end else triggers)[panel]
+            filled += [(f"tags{panel}" if end else "name", text)] if text else []
         if filled and found:
             role, text = found[-1]
             found[-1] = role, f"{text}{_COMMA}"
@@ -156,8 +186,8 @@ def _parts(template: str) -> list[list[tuple[str, str | None]]]:
 
 @dataclass(frozen=True)
 class CaptionParts:
-    """A composite's caption before it is one text: by panel, the trigger word, the tags, the tags that the budget had no
-    room for, and what stands between tags."""
+    """A composite's caption before it is one text: by panel, the trigger word, the tags (or a whole caption's words), those
+    that the budget had no room for, and what stands between them."""
 
     triggers: tuple[str, ...]
     tags: tuple[list[str], ...]
@@ -188,13 +218,15 @@ def caption_parts(
     """
     if _dropped(panels, rng, epoch):
         return None
-    names, sides = [], []
-    for panel in panels:
-        name, tags = panel.settled or _own_tags(panel, rng)
-        names.append(name)
-        sides.append(_vary(tags, panel.rules, rng, progress))
-    triggers = tuple(names)
-    joints = tuple(f"{panel.rules.caption_separator} " if by_separator else ", " for panel in panels)
+    if holds_captions(template):
+        triggers = tuple(panel.trigger for panel in panels)
+        sides = [Tags([], whole_text(panel.text, panel.rules, rng).split(" "), []) for panel in panels]
+        joints = (" ",) * len(panels)
+    else:
+        owned = [(panel.settled or _own_tags(panel, rng), panel) for panel in panels]
+        triggers = tuple(name for (name, _), _ in owned)
+        sides = [_vary(tags, panel.rules, rng, progress) for (_, tags), panel in owned]
+        joints = tuple(f"{panel.rules.caption_separator} " if by_separator else _COMMA for panel in panels)
     kept = sides if budget is None else _fit(template, triggers, sides, joints, budget)
     cut = tuple(_cut(side, left) for side, left in zip(sides, kept, strict=True))
     return CaptionParts(triggers, tuple(side.in_order for side in kept), cut, joints)
@@ -254,7 +286,7 @@ def _fit(template: str, triggers: Sequence[str], sides: Sequence[Tags], joints: 
     if fewest == len(rounds):
         raise UserError(
             f"{'/'.join(triggers)}: the joined name alone is over {budget.limit} tokens; "
-            "shorten the trigger words or raise max_token_length."
+            f"shorten the trigger words{f' or raise {budget.key}' if budget.key else ''}."
         )
     return _shortened(sides, rounds[fewest])
 

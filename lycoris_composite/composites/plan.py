@@ -10,9 +10,10 @@ from itertools import combinations, product
 
 import numpy as np
 
+from lycoris_composite.architectures import TAGS
 from lycoris_composite.composites.captions import (
-    DEFAULT_TEMPLATE,
     NO_PROGRESS,
+    WARMED_UP,
     Budget,
     CaptionParts,
     Progress,
@@ -26,19 +27,21 @@ from lycoris_composite.data.characters import Character, TrainingImage
 from lycoris_composite.errors import UserError
 from lycoris_composite.randomness import generator
 
-# With `join = "pixel"` and cached latents, the pictures of this many epochs are encoded and come round again:
-# more variety costs one VAE pass per composite, and two is the least at which consecutive epochs differ.
-CACHED_PIXEL_EPOCHS = 2
-
 
 @dataclass(frozen=True)
 class CompositeOptions:
-    """What `[composite]` says about the composites themselves."""
+    """What `[composite]` says about the composites themselves.
 
-    caption: str = DEFAULT_TEMPLATE
+    `cycle_epochs` is for what is encoded ahead, whole pictures (`join = "pixel"` with cached latents) or captions: so many
+    epochs are encoded, and come round again. More variety costs a pass of the encoder for each composite; two is the least
+    at which consecutive epochs differ.
+    """
+
+    caption: str = TAGS
     composites_per_image: float = 1.0
     join: str = "latent"
     aspect: str = "natural"
+    cycle_epochs: int = 2
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ class Plan:
         self.by_separator = by_separator
         self.panels = panels
         self._cycle_epochs: int | None = None
+        self._has_fixed_captions = False
         shown = sum(c.subset.repeats * len(c.images) for c in characters)
         self.composites = max(1, round(options.composites_per_image * shown))
         # One flat list of images, each character's at its offset: groups stay plain integer arrays.
@@ -155,7 +159,9 @@ class Plan:
     def caption_parts(
         self, composite: Composite, epoch: int, progress: Progress = NO_PROGRESS, budget: Budget | None = None
     ) -> CaptionParts | None:
-        """What the caption is made of; None where it is dropped."""
+        """What the caption is made of; None where it is dropped. Captions that come round again are those after a warm-up."""
+        if self._has_fixed_captions:
+            epoch, progress = composite.epoch, WARMED_UP
         panels = [
             panel_caption(panel.caption, panel.character.trigger, panel.character.subset.rules, panel.character.spellings)
             for panel in composite.panels
@@ -193,10 +199,11 @@ class Plan:
                 for size in self.panel_sizes(number, index):
                     yield Panel(character, image, caption, Box(0, 0, *size), False)
 
-    def cycling(self, epochs: int) -> Plan:
-        """The same plan, its pictures coming round again after so many epochs. Captions do not."""
+    def cycling(self, with_captions: bool = False) -> Plan:
+        """The same plan, its pictures coming round again after `cycle_epochs`; captions only if they are to."""
         plan = copy.copy(self)
-        plan._cycle_epochs = epochs
+        plan._cycle_epochs = self.options.cycle_epochs
+        plan._has_fixed_captions = with_captions or self._has_fixed_captions
         return plan
 
     def _picture_epoch(self, epoch: int) -> int:

@@ -14,6 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from lycoris_composite.architectures import architecture_of
 from lycoris_composite.composites.plan import CompositeOptions, Plan
 from lycoris_composite.config.options import FLAG_NAMES, LONGEST_SIDE, KohyaSettings, check_kind, parse_resolution
 from lycoris_composite.config.settings import Settings, read_toml
@@ -26,17 +27,6 @@ from lycoris_composite.data.tags import CaptionRules
 from lycoris_composite.errors import UserError
 
 SKIP = "skip_image_resolution"  # upstream's since v0.10.2
-# By upstream's script: what bucket_reso_steps has to be a multiple of (its `verify_bucket_reso_steps`; v0.10.1 wants 32 for
-# Lumina), and how the names of its cache files of latents end.
-TRAINERS = {
-    "train_network": (64, "_sd.npz"),
-    "sdxl_train_network": (32, "_sdxl.npz"),
-    "sd3_train_network": (32, "_sd3.npz"),
-    "flux_train_network": (32, "_flux.npz"),
-    "hunyuan_image_train_network": (32, "_hi.npz"),
-    "lumina_train_network": (16, "_lumina.npz"),
-    "anima_train_network": (16, "_anima.npz"),
-}
 
 
 @dataclass(frozen=True)
@@ -115,7 +105,7 @@ def plan_of(
 
 def _check_buckets(datasets: Sequence[Dataset], trainer: str) -> None:
     """Raises UserError for bucket_reso_steps that upstream's script asserts against once it has started."""
-    steps, _ = TRAINERS.get(trainer, (1, ""))
+    steps = architecture_of(trainer).bucket_steps
     for dataset in datasets:
         if dataset.canvas.bucket_range is not None and dataset.canvas.multiple % steps:
             raise UserError(

@@ -63,6 +63,16 @@ KEYS: dict[str, Key] = {
     "cache_latents": Key(bool, False, _YES),
     "cache_latents_to_disk": Key(bool, False, _OFF),
     **dict.fromkeys(("cache_text_encoder_outputs", "cache_text_encoder_outputs_to_disk"), Key(bool, False)),
+    # other models than SD 1.x: their files, what their text encoders read, how they fit a card
+    **dict.fromkeys(("ae", "clip_l", "clip_g", "t5xxl", "qwen3", "llm_adapter_path", "gemma2"), Key(str)),
+    **dict.fromkeys(("text_encoder", "byt5", "t5_tokenizer_path", "system_prompt", "attn_mode"), Key(str)),
+    "model_type": Key(str, "flux"),
+    **dict.fromkeys(("t5xxl_max_token_length", "gemma2_max_token_length"), Key(int)),
+    **dict.fromkeys(("qwen3_max_token_length", "t5_max_token_length"), Key(int, 512)),
+    "apply_t5_attn_mask": Key(bool, False),
+    "blocks_to_swap": Key(int),
+    **dict.fromkeys(("fp8_scaled", "fp8_vl", "use_flash_attn", "use_sage_attn"), Key(bool, False)),
+    **dict.fromkeys(("cpu_offload_checkpointing", "unsloth_offload_checkpointing"), Key(bool, False)),
     # the network
     **dict.fromkeys(("network_module", "network_weights"), Key(str, embedded=_YES)),
     "network_dim": Key(int, embedded=_YES),
@@ -123,8 +133,11 @@ SECRETS = ("wandb_api_key", "huggingface_token")  # shown and written nowhere
 # Resume options. They belong to the first stage that runs.
 RESUME = ("resume", "resume_from_huggingface", "initial_epoch", "initial_step", "skip_until_initial_step")
 LENGTH = ("max_train_epochs", "max_train_steps")  # of a stage's training; the first one wins
-WEIGHTS = ("pretrained_model_name_or_path", "vae", "base_weights", "network_weights")  # files that a stage loads
-PATHS = ("pretrained_model_name_or_path", "vae", "train_data_dir", "reg_data_dir", "dataset_config")
+WEIGHTS = ("pretrained_model_name_or_path", "vae", "base_weights", "network_weights")  # files that every trainer loads
+PATHS = (
+    *("pretrained_model_name_or_path", "vae", "ae", "clip_l", "clip_g", "t5xxl", "qwen3", "llm_adapter_path", "gemma2"),
+    *("text_encoder", "byt5", "t5_tokenizer_path", "train_data_dir", "reg_data_dir", "dataset_config"),
+)
 FLAG_NAMES = {"batch_size": "train_batch_size", "num_repeats": "dataset_repeats"}  # a dataset_config's name: the flag's
 _COUNTS = (
     *("max_train_epochs", "max_train_steps", "gradient_accumulation_steps", "network_dim"),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lycoris_composite.composites.captions import Progress
-from lycoris_composite.composites.plan import CACHED_PIXEL_EPOCHS, Plan
+from lycoris_composite.composites.plan import Plan
 from lycoris_composite.config.datasets import Dataset
 from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.config.stages import Stage
@@ -69,7 +69,7 @@ def composite_cost(stage: Stage, plans: Sequence[Plan]) -> Cost:
     encoded = 0
     for plan in plans:
         if plan.options.join == "pixel":
-            encoded += CACHED_PIXEL_EPOCHS * plan.composites
+            encoded += plan.options.cycle_epochs * plan.composites
         else:
             encoded += sum(1 + panel.character.subset.flip_aug for panel in plan.panels_apart())
     apart = max(plan.panels if plan.options.join == "latent" else 1 for plan in plans)

@@ -10,13 +10,13 @@ from typing import Any
 
 import toml
 
+from lycoris_composite.architectures import DEFAULT_TRAINER, architecture_of
 from lycoris_composite.composites.captions import check_template
 from lycoris_composite.composites.plan import CompositeOptions
 from lycoris_composite.config.options import KohyaSettings, check_value, parse_resolution
 from lycoris_composite.data.buckets import Size
 from lycoris_composite.errors import UserError, nearest
 
-DEFAULT_TRAINER = "train_network"
 DEFAULT_NAME = "last"  # upstream's, where output_name is missing
 _CHOICES = {"join": ("latent", "pixel"), "aspect": ("natural", "equal")}
 _OPTIONS = {option.name: type(option.default) for option in fields(CompositeOptions)}
@@ -63,12 +63,13 @@ def load_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     trainer, stage2 = composite.pop("trainer", DEFAULT_TRAINER), composite.pop("stage2", {})
     elsewhere = "; write kohya's settings in another table, or in [composite.stage2]."
     check_option_keys(composite, where, [*_OPTIONS, "trainer", "stage2"], elsewhere)
-    options = composite_options(composite, where)
     if not isinstance(trainer, str) or not trainer.removesuffix(".py").isidentifier():
         raise UserError(f'{where} trainer: {trainer!r} is no script name; write e.g. "sdxl_train_network".')
+    trainer = trainer.removesuffix(".py")
+    options = composite_options(composite, where, trainer)
     if not isinstance(stage2, dict):
         raise UserError(f"{where} stage2: must be a table; write [composite.stage2] and its keys below it.")
-    return Settings(path, without_empty(flatten(tables)), options, trainer.removesuffix(".py"), stage2)
+    return Settings(path, without_empty(flatten(tables)), options, trainer, stage2)
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -104,15 +105,15 @@ def without_empty(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if value != ""}
 
 
-def composite_options(table: Mapping[str, Any], where: str) -> CompositeOptions:
-    """The options of a `[composite]` or `[datasets.composite]` table; other keys are passed over. `where` begins the
-    sentence of a UserError."""
+def composite_options(table: Mapping[str, Any], where: str, trainer: str = DEFAULT_TRAINER) -> CompositeOptions:
+    """The options of a `[composite]` or `[datasets.composite]` table; other keys are passed over. A trainer has a caption
+    template of its own. `where` begins the sentence of a UserError."""
     values = {}
     for key, kind in _OPTIONS.items():
         if key in table:
             check_value(table[key], kind, f"{where} {key}")
             values[key] = kind(table[key])
-    options = CompositeOptions(**values)
+    options = CompositeOptions(**{"caption": architecture_of(trainer).caption, **values})
     for key, (first, second) in _CHOICES.items():
         if (value := getattr(options, key)) not in (first, second):
             raise UserError(f'{where} {key}: "{value}" is neither {first} nor {second}{nearest(value, (first, second))}')
@@ -122,6 +123,8 @@ def composite_options(table: Mapping[str, Any], where: str) -> CompositeOptions:
         raise UserError(f"{where} caption: {error}.") from error
     if not 0 < options.composites_per_image <= 10_000:
         raise UserError(f"{where} composites_per_image: {options.composites_per_image} is out of range; give 0.01 to 10000.")
+    if not 1 <= options.cycle_epochs <= 10_000:
+        raise UserError(f"{where} cycle_epochs: {options.cycle_epochs} is out of range; give 1 to 10000.")
     return options
 
 

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lycoris_composite.composites.plan import CompositeOptions
+from lycoris_composite.architectures import Architecture, architecture_of
+from lycoris_composite.composites.plan import CompositeOptions, Plan
 from lycoris_composite.config.options import (
     PATHS,
     RESUME,
@@ -70,9 +71,19 @@ class Stage:
         return _caches_latents(self.settings)
 
     @property
-    def reads_clip(self) -> bool:
-        """Whether its captions go to CLIP's tokenizer alone, and `max_token_length` is what they may have."""
-        return self.trainer in ("train_network", "sdxl_train_network", "builtin")
+    def caches_captions(self) -> bool:
+        """Whether text encoders' outputs are encoded ahead. Upstream takes the one key for the other."""
+        return self.settings.cache_text_encoder_outputs or self.settings.cache_text_encoder_outputs_to_disk
+
+    @property
+    def architecture(self) -> Architecture:
+        return architecture_of(self.trainer)
+
+    def trained(self, plan: Plan) -> Plan:
+        """The plan as the stage trains it: what is encoded ahead comes round again."""
+        if self.caches_captions:
+            return plan.cycling(with_captions=True)
+        return plan.cycling() if plan.options.join == "pixel" and self.caches_latents else plan
 
     @property
     def config_file(self) -> Path:
@@ -94,6 +105,7 @@ class Stage:
     def weight_files(self) -> list[tuple[str, str]]:
         """Each option's name with a file or folder of weights that the stage reads, but for what the stage before it makes."""
         keys = [key for key in WEIGHTS if key != "network_weights" or self.weights_from is None]
+        keys += self.architecture.weights
         values = [(key, self.settings.get(key) or []) for key in keys]
         return [(key, str(name)) for key, value in values for name in (value if isinstance(value, list) else [value])]
 
@@ -119,12 +131,6 @@ def stages_of(settings: Settings, first_to_run: int = 1) -> tuple[Stage, Stage]:
     needed = {key: kohya[key] for key in ("output_dir", "output_name", "seed")}
     # An empty text takes a key away from stage 2.
     second = _checked({**needed, **without_empty({**kohya, **settings.stage2})}, settings.path)
-    for key in ("cache_text_encoder_outputs", "cache_text_encoder_outputs_to_disk"):
-        if second.get(key):
-            raise UserError(
-                f"{settings.path}, {key}: composites have a caption of their own in every epoch; turn it off "
-                f"(in stage 2 alone: {key} = false in [composite.stage2])."
-            )
     first = _stage(1, settings.trainer, {**kohya, "output_name": f"{kohya['output_name']}{STAGE_1}"})
     if first_to_run == 1:
         second = {key: value for key, value in second.items() if key not in RESUME}

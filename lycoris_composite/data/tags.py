@@ -113,6 +113,14 @@ def parse(text: str, rules: CaptionRules, rng: random.Random | None) -> Tags:
     return _split(_choose(_affixed(text.lstrip(_BYTE_ORDER_MARK), rules), rules, rng), rules)
 
 
+def whole_text(text: str, rules: CaptionRules, rng: random.Random | None) -> str:
+    """The caption as one text, after prefix, suffix and wildcards, never parted at its commas."""
+    text = _choose(_affixed(text.lstrip(_BYTE_ORDER_MARK), rules), rules, rng)
+    for separator in filter(None, (rules.keep_tokens_separator, rules.secondary_separator)):
+        text = text.replace(separator, rules.caption_separator)
+    return text.strip()
+
+
 def _affixed(text: str, rules: CaptionRules) -> str:
     if rules.caption_prefix:
         text = f"{rules.caption_prefix} {text}"

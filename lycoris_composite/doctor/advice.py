@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
+from lycoris_composite.architectures import BUILTIN
 from lycoris_composite.composites.plan import Plan
 from lycoris_composite.config.settings import Settings
 from lycoris_composite.config.stages import Stage
@@ -64,7 +65,7 @@ def _on_settings(settings: Settings, stages: Sequence[Stage], plans: Sequence[Pl
             "the VAE encodes every picture of every batch anew; set cache_latents = true, unless a crop or colour "
             "augmentation needs the pixels.",
         )
-    is_whole = settings.trainer in ("train_network", "sdxl_train_network") and not any(map(kohya.get, _ATTENTIONS))
+    is_whole = stages[-1].architecture.has_unet and settings.trainer != BUILTIN and not any(map(kohya.get, _ATTENTIONS))
     if is_whole and any(math.prod(size) > _SMALL_PICTURE for plan in plans for size in plan.sizes):
         yield (
             "sdpa",

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from lycoris_composite.config.settings import DEFAULT_TRAINER
+from lycoris_composite.architectures import BUILTIN, DEFAULT_TRAINER
 from lycoris_composite.config.stages import without_cuda
 from lycoris_composite.doctor.advice import advice
 from lycoris_composite.doctor.findings import ERROR, WARNING, Finding
 from lycoris_composite.doctor.versions import clone, patches, sd_scripts, surroundings
-from lycoris_composite.preflight.checks import BUILTIN, Checked, Refusals, Request, check_run
+from lycoris_composite.preflight.checks import Checked, Refusals, Request, check_run
 from lycoris_composite.preflight.resume import going_on
 from lycoris_composite.run import environment
 from lycoris_composite.run.files import existing_folder

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from lycoris_composite.composites.captions import Budget
-from lycoris_composite.composites.plan import CACHED_PIXEL_EPOCHS, Plan
+from lycoris_composite.composites.plan import Plan
 from lycoris_composite.config.datasets import without_skip
 from lycoris_composite.config.options import KohyaSettings, check_kinds
 from lycoris_composite.config.schedule import Cost, Schedule, composite_cost, single_cost
@@ -19,7 +20,6 @@ from lycoris_composite.preflight.refusals import Refusals
 from lycoris_composite.randomness import epoch_order
 from lycoris_composite.trainers.kohya import checkout
 
-_OTHER_LIMITS = ("lumina_train_network",)  # trainers whose own tokenizers cut captions
 # What draws anew each time, and is left out of pictures.
 _NOT_SHOWN = ("random_crop", "color_aug")
 
@@ -66,11 +66,9 @@ def read(settings: Settings) -> Reading:
         check_kinds(stage.settings, str(settings.path))
     by_separator = upstream is not None and checkout.joins_by_separator(upstream)
     data = read_data((first, second), second, Refusals(), lambda bad: None, by_separator=by_separator)
-    plans = data.plans
-    if settings.composite.join == "pixel" and second.caches_latents:
-        plans = [plan.cycling(CACHED_PIXEL_EPOCHS) for plan in plans]
+    plans = [second.trained(plan) for plan in data.plans]
     costs = single_cost(first, data.singles), composite_cost(second, plans)
-    budget, notes = _budget(second)
+    budget, notes = _budget(second, upstream)
     notes += [*data.ignored, *_not_shown(second.settings)]
     return Reading((first, second), plans, costs, budget, data.bad, notes)
 
@@ -82,15 +80,11 @@ def _not_shown(settings: KohyaSettings) -> Iterator[str]:
         yield "validation_split: without validation_seed sd-scripts draws others to hold out than are left out here."
 
 
-def _budget(stage: Stage) -> tuple[Budget | None, list[str]]:
+def _budget(stage: Stage, sd_scripts: Path | None) -> tuple[Budget | None, list[str]]:
     """What counts captions' tokens; where it should but cannot, None and a line that says why."""
-    if stage.trainer in _OTHER_LIMITS:
-        return None, ["tokens are not counted, and captions not cut, as training with this model's own tokenizer will."]
-    if not stage.reads_clip:
-        return None, []
     try:
-        from lycoris_composite.trainers.tokenizers import caption_budget
+        from lycoris_composite.trainers.tokenizers import stage_budget
 
-        return caption_budget(stage.settings), []
+        return stage_budget(stage, sd_scripts), []
     except (UserError, ImportError) as error:
         return None, [f"tokens are not counted, and captions not cut: {error}"]

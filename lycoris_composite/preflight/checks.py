@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lycoris_composite.architectures import BUILTIN
 from lycoris_composite.config.datasets import SKIP, without_skip
 from lycoris_composite.config.prompts import prompt_file_error
 from lycoris_composite.config.settings import Settings, load_settings, without_empty
@@ -21,8 +22,6 @@ from lycoris_composite.run.files import check_writable
 from lycoris_composite.trainers.kohya import checkout
 from lycoris_composite.trainers.machine import machine_errors
 from lycoris_composite.trainers.trainer import Trainer
-
-BUILTIN = "builtin"
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from tqdm.contrib.concurrent import thread_map
 
 from lycoris_composite.composites.plan import Plan
-from lycoris_composite.config.datasets import TRAINERS, Dataset, datasets_of, ignored_folders, plan_of
+from lycoris_composite.config.datasets import Dataset, datasets_of, ignored_folders, plan_of
 from lycoris_composite.config.stages import Stage
 from lycoris_composite.data.buckets import Canvas, has_no_bucket
 from lycoris_composite.data.characters import (
@@ -136,7 +136,7 @@ def passed_over(stages: Sequence[Stage], singles: Iterable[Dataset], plans: Sequ
 def _cached_latents(stage: Stage) -> str | None:
     """How the names of the latents end that upstream keeps beside a stage's images; None where it keeps none."""
     is_upstreams = stage.composite is None and stage.settings.cache_latents_to_disk
-    return TRAINERS.get(stage.trainer, (1, None))[1] if is_upstreams else None
+    return stage.architecture.latents if is_upstreams else None
 
 
 def replaced_pictures(stage: Stage, before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

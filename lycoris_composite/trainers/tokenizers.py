@@ -1,44 +1,63 @@
-"""CLIP's tokenizer from where a trainer finds it, without a model."""
+"""Models' tokenizers from where a trainer finds them, without a model, and the tokens that captions may have."""
 
 from __future__ import annotations
 
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
-from lycoris_composite.composites.captions import Budget
+from safetensors import SafetensorError, safe_open
+
+from lycoris_composite.architectures import CLIP_L, Encoder, Tokenizer, encoders_of
+from lycoris_composite.composites.captions import Budget, strictest
 from lycoris_composite.config.options import KohyaSettings
+from lycoris_composite.config.stages import Stage
 from lycoris_composite.errors import UserError
 
-if TYPE_CHECKING:
-    from transformers import CLIPTokenizer
-
-TOKENIZERS = ("openai/clip-vit-large-patch14", "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k")  # of SD 1.x and SDXL
 _FILES = ("vocab.json", "tokenizer.json")  # either will do; transformers 5 saves the second alone
 CHUNK = 75  # tokens that CLIP reads at a time, its begin and end left out
+_SCHNELL = 256  # T5's tokens for Flux schnell, which upstream tells from dev by its weights
+_GUIDANCE = ("guidance_in.in_layer.bias", "time_text_embed.guidance_embedder.linear_1.bias")  # that schnell lacks
 
 
-def clip_tokenizer(model: Path, cache: str | None) -> CLIPTokenizer:
+def clip_tokenizer(model: Path, cache: str | None) -> Any:
     """SD 1.x's, from the model's folder, from where sd-scripts keeps it, or from the hub's cache. Raises UserError."""
-    name = TOKENIZERS[0]
-    folders = [Path(cache or ".") / name.replace("/", "_"), model / "tokenizer"]
-    return _loaded(name, next((folder for folder in folders if any((folder / file).is_file() for file in _FILES)), None))
+    folders = [_kept(CLIP_L, cache), model / "tokenizer"]
+    return _loaded(CLIP_L, next((folder for folder in folders if any((folder / file).is_file() for file in _FILES)), None))
 
 
-def kept_tokenizer(name: str, cache: str | None) -> CLIPTokenizer:
-    """One of TOKENIZERS, as upstream loads it: from its folder in `cache`, where there is one, or from the hub's cache.
-    Raises UserError where upstream would stop, or train with a tokenizer that knows no words."""
-    folder = Path(cache or ".") / name.replace("/", "_")
-    return _loaded(name, folder if cache and folder.is_dir() else None)
+def find_tokenizer(tokenizer: Tokenizer, settings: KohyaSettings, sd_scripts: Path | None) -> Any:
+    """A tokenizer as upstream loads it, from this machine alone. Raises UserError where upstream would stop, or train with
+    one that knows no words. `sd_scripts` is for those that come with it."""
+    cache = settings.tokenizer_cache_dir
+    if not tokenizer.bundled:
+        folder = _kept(tokenizer, cache)
+        is_kept = bool(cache) and folder.is_dir() and not tokenizer.is_hub_layout
+        return _loaded(tokenizer, folder if is_kept else None, cache if tokenizer.is_hub_layout else None)
+    given = settings.get(tokenizer.key)
+    if given and Path(given).is_dir():
+        return _loaded(tokenizer, Path(given))
+    if sd_scripts is not None and (sd_scripts / tokenizer.bundled).is_dir():
+        return _loaded(tokenizer, sd_scripts / tokenizer.bundled)
+    raise UserError(
+        f"{tokenizer.key}: needs the tokenizer {tokenizer.name}, and sd-scripts lacks its own copy ({tokenizer.bundled}); set "
+        f"{tokenizer.key} to a folder of transformers' format that holds one."
+    )
 
 
-def _loaded(name: str, folder: Path | None) -> CLIPTokenizer:
+def _kept(tokenizer: Tokenizer, cache: str | None) -> Path:
+    """Upstream's folder of it in `tokenizer_cache_dir`."""
+    return Path(cache or ".") / tokenizer.name.replace("/", "_")
+
+
+def _loaded(tokenizer: Tokenizer, folder: Path | None, cache: str | None = None) -> Any:
     import transformers
 
     try:
-        tokenizer = transformers.CLIPTokenizer.from_pretrained(folder or name, local_files_only=True)
-        if not set(tokenizer.tokenize("a")) <= set(tokenizer.all_special_tokens):  # transformers 5 makes one of no files
-            return tokenizer
+        kind = getattr(transformers, tokenizer.kind)
+        found = kind.from_pretrained(folder or tokenizer.name, local_files_only=True, cache_dir=cache)
+        if not set(found.tokenize("a")) <= set(found.all_special_tokens):  # transformers 5 makes one of no files
+            return found
     except Exception:  # a file that is missing, torn or of another version raises any kind
         pass
     if folder is not None:
@@ -47,27 +66,76 @@ def _loaded(name: str, folder: Path | None) -> CLIPTokenizer:
             "with the version that is installed."
         )
     raise UserError(
-        f"the tokenizer {name} is not on this machine, and training fetches nothing; run `lycoris-composite setup "
+        f"the tokenizer {tokenizer.name} is not on this machine, and training fetches nothing; run `lycoris-composite setup "
         "--tokenizers`, or set tokenizer_cache_dir to where it is."
     )
 
 
-def caption_budget(settings: KohyaSettings) -> Budget:
-    """The tokens that a stage's captions may have. Raises UserError where there is no tokenizer to count with."""
-    model = Path(settings.pretrained_model_name_or_path or ".")
-    tokenizer = clip_tokenizer(model, settings.tokenizer_cache_dir)
-    return Budget(settings.max_token_length or CHUNK, partial(count_tokens, tokenizer))
+def stage_budget(stage: Stage, sd_scripts: Path | None) -> Budget | None:
+    """The tokens that a stage's captions may have; None where this project knows of no limit. Raises UserError where there
+    is no tokenizer to count with."""
+    settings, budgets = stage.settings, []
+    for encoder in stage.architecture.encoders:
+        if encoder.tokenizer == CLIP_L:
+            tokenizer = clip_tokenizer(Path(settings.pretrained_model_name_or_path or "."), settings.tokenizer_cache_dir)
+        else:
+            tokenizer = find_tokenizer(encoder.tokenizer, settings, sd_scripts)
+        prefix = f"{settings.system_prompt} <Prompt Start> " if settings.system_prompt else ""
+        budgets.append(_budget(encoder, tokenizer, _limit(encoder, settings), prefix))
+    return strictest(budgets) if budgets else None
 
 
-def count_tokens(tokenizer: CLIPTokenizer, text: str) -> int:
-    """The number of tokens that the tokenizer makes of a text. CLIP's pattern never reaches across a space, so each word
+def _limit(encoder: Encoder, settings: KohyaSettings) -> int:
+    """An encoder's tokens, as upstream will set them."""
+    given = settings.get(encoder.key)
+    if given:
+        return given + encoder.around if encoder.is_bare else given
+    if encoder.key == "t5xxl_max_token_length" and settings.ae and settings.model_type != "chroma":
+        return _SCHNELL if _is_schnell(settings.pretrained_model_name_or_path) else encoder.limit
+    return encoder.limit
+
+
+def _is_schnell(model: str | None) -> bool:
+    try:
+        with safe_open(model or "", "numpy") as file:
+            return not set(_GUIDANCE) & set(file.keys())
+    except (SafetensorError, OSError):
+        return False
+
+
+def strategy_budget(strategy: Any) -> Budget | None:
+    """The same by one of upstream's tokenize strategies, whose tokenizers are loaded."""
+    budgets = [
+        _budget(
+            encoder,
+            getattr(strategy, encoder.attribute),
+            getattr(strategy, encoder.limit_attribute or "", encoder.limit),
+            getattr(strategy, "system_prompt", ""),  # Lumina's
+        )
+        for encoder in encoders_of(strategy)
+    ]
+    return strictest(budgets) if budgets else None
+
+
+def _budget(encoder: Encoder, tokenizer: Any, limit: int, prefix: str) -> Budget:
+    before = count_tokens(tokenizer, prefix) if prefix else 0
+    return Budget(limit - encoder.around - before, partial(_count_behind, tokenizer, prefix, before), encoder.key)
+
+
+def _count_behind(tokenizer: Any, prefix: str, before: int, text: str) -> int:
+    return count_tokens(tokenizer, prefix + text) - before
+
+
+def count_tokens(tokenizer: Any, text: str) -> int:
+    """The number of tokens that a tokenizer makes of a text. CLIP's pattern never reaches across a space, so each word
     is tokenized once and its number remembered. A text that ftfy may mend (accents, quotes, HTML entities) is tokenized
-    as a whole, because ftfy looks at the whole of it."""
-    if text.isascii() and text.isprintable() and "&" not in text:
+    as a whole, because ftfy looks at the whole of it; so is any text by other tokenizers."""
+    is_clip = type(tokenizer).__name__.startswith("CLIP")
+    if is_clip and text.isascii() and text.isprintable() and "&" not in text:
         return sum(_count_of_word(tokenizer, word) for word in text.split())
     return len(tokenizer.tokenize(text))
 
 
 @lru_cache(maxsize=100_000)
-def _count_of_word(tokenizer: CLIPTokenizer, word: str) -> int:
+def _count_of_word(tokenizer: Any, word: str) -> int:
     return len(tokenizer.tokenize(word))

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from lycoris_composite.architectures import TAGS
 from lycoris_composite.composites.captions import (
-    DEFAULT_TEMPLATE,
     Budget,
     PanelCaption,
     Progress,
@@ -35,8 +35,8 @@ def panels(left: str, right: str, **rules: Any) -> list[PanelCaption]:
 
 
 def caption(pair: Sequence[PanelCaption], seed: int = 0, epoch: int = 1, **more: Any) -> str:
-    parts = caption_parts(DEFAULT_TEMPLATE, pair, random.Random(seed), epoch, **more)
-    return "" if parts is None else render(DEFAULT_TEMPLATE, parts.triggers, parts.tags)
+    parts = caption_parts(TAGS, pair, random.Random(seed), epoch, **more)
+    return "" if parts is None else render(TAGS, parts.triggers, parts.tags)
 
 
 def captions(pair: Sequence[PanelCaption], draws: int = 60) -> set[str]:
@@ -46,7 +46,7 @@ def captions(pair: Sequence[PanelCaption], draws: int = 60) -> set[str]:
 def test_what_the_budget_had_no_room_for_is_known():
     pair = panels("rin, a, b, c, d", "uzuki, x, y")
     limit = Budget(len(["rin/uzuki/COMPOSITE", "a", "b", "x"]), lambda text: len(text.replace(",", " ").split()))
-    parts = caption_parts(DEFAULT_TEMPLATE, pair, random.Random(0), 1, budget=limit)
+    parts = caption_parts(TAGS, pair, random.Random(0), 1, budget=limit)
     assert parts.tags == (["a"], ["x"])
     assert parts.cut == (["b", "c", "d"], ["y"])
 
@@ -63,7 +63,7 @@ def test_every_piece_of_a_caption_knows_whose_it_is():
 
 def test_the_guides_template():
     sides = ["blue hair", "smile"], ["hat"]
-    assert render(DEFAULT_TEMPLATE, ["rin", "uzuki"], sides) == "rin/uzuki/COMPOSITE, blue hair, smile, hat"
+    assert render(TAGS, ["rin", "uzuki"], sides) == "rin/uzuki/COMPOSITE, blue hair, smile, hat"
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_the_guides_template():
     [([], ["hat"], f"{NAME}, hat"), (["hat"], [], f"{NAME}, hat"), ([], [], NAME)],
 )
 def test_a_side_without_tags_leaves_no_stray_comma(left, right, text):
-    assert render(DEFAULT_TEMPLATE, ["rin", "uzuki"], [left, right]) == text
+    assert render(TAGS, ["rin", "uzuki"], [left, right]) == text
 
 
 def test_a_template_may_say_it_in_other_words_and_in_another_order():
@@ -83,7 +83,7 @@ def test_braces_of_a_caption_are_no_fields():
     assert caption(panels("rin, {left}", "uzuki, {right_tags}")) == f"{NAME}, {{left}}, {{right_tags}}"
 
 
-@pytest.mark.parametrize("template", [DEFAULT_TEMPLATE, "{left} and {right}", "no fields", "", "{{left}} {left}"])
+@pytest.mark.parametrize("template", [TAGS, "{left} and {right}", "no fields", "", "{{left}} {left}"])
 def test_good_templates_pass(template):
     check_template(template)
 
@@ -109,7 +109,7 @@ def test_a_broken_template_is_an_error(template, message):
 @pytest.mark.parametrize(
     ("template", "word"),
     [
-        (DEFAULT_TEMPLATE, "COMPOSITE"),
+        (TAGS, "COMPOSITE"),
         ("{left} + {right} duo, {left_tags}", "duo"),
         ("2girls, {left}/{right}/COMPOSITE, {left_tags}", "COMPOSITE"),
         ("{left}/{right}, {left_tags}", None),
@@ -352,8 +352,8 @@ def test_the_same_draw_gives_the_same_caption(left, right, limit, seed):
 
 def captioned(text: str, rules: CaptionRules, spellings: tuple[str, ...] = ()) -> str:
     panels = [PanelCaption(text, "ana", rules, spellings), PanelCaption("bob", "bob", CaptionRules())]
-    parts = caption_parts(DEFAULT_TEMPLATE, panels, random.Random(0), 1)
-    return render(DEFAULT_TEMPLATE, parts.triggers, parts.tags)
+    parts = caption_parts(TAGS, panels, random.Random(0), 1)
+    return render(TAGS, parts.triggers, parts.tags)
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ def test_each_side_is_joined_by_its_own_separator_where_upstream_does_so():
     ]
     texts = []
     for by_separator in (False, True):
-        parts = caption_parts(DEFAULT_TEMPLATE, pair, random.Random(0), 1, by_separator=by_separator)
-        texts.append(parts.text(DEFAULT_TEMPLATE))
-        assert "".join(text for _, text in parts.spans(DEFAULT_TEMPLATE)) == texts[-1]
+        parts = caption_parts(TAGS, pair, random.Random(0), 1, by_separator=by_separator)
+        texts.append(parts.text(TAGS))
+        assert "".join(text for _, text in parts.spans(TAGS)) == texts[-1]
     assert texts == ["rin/uzuki/COMPOSITE, hat, bow, smile, dress", "rin/uzuki/COMPOSITE, hat; bow, smile, dress"]

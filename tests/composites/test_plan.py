@@ -210,7 +210,7 @@ def test_a_caption_keeps_its_budget():
 def test_pictures_come_round_and_captions_do_not():
     one = plan([character("rin", tags="a, b, c, d, e, f", shuffle_caption=True), character("mio")])
     free = [shown(one.composite(epoch, 0)) for epoch in (1, 2)]
-    one = one.cycling(2)
+    one = one.cycling()
     composites = [one.composite(epoch, 0) for epoch in range(1, 6)]
     assert composites[0] == composites[2] == composites[4]
     assert composites[1] == composites[3]

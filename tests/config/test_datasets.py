@@ -147,8 +147,8 @@ def test_the_smallest_bucket_is_no_matter_where_it_is_not_used(tmp_path):
 
 @pytest.mark.parametrize(
     ("trainer", "steps", "wanted"),
-    [("train_network", 32, 64), ("sdxl_train_network", 16, 32), ("flux_train_network", 16, 32), ("sd3_train_network", 48, 32),
-     ("hunyuan_image_train_network", 16, 32), ("lumina_train_network", 8, 16), ("anima_train_network", 8, 16)],
+    [("train_network", 32, 64), ("sdxl_train_network", 16, 32), ("flux_train_network", 32, 64), ("sd3_train_network", 48, 32),
+     ("hunyuan_image_train_network", 32, 64), ("lumina_train_network", 32, 64), ("anima_train_network", 8, 16)],
 )  # fmt: skip
 def test_bucket_steps_that_upstream_asserts_against(tmp_path, trainer, steps, wanted):
     """Case 10."""

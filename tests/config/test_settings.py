@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lycoris_composite.composites.captions import DEFAULT_TEMPLATE
+from lycoris_composite.architectures import TAGS
 from lycoris_composite.composites.plan import CompositeOptions
 from lycoris_composite.config import settings as config
 from lycoris_composite.config.options import check_value
@@ -56,7 +56,7 @@ def test_a_kohya_config_with_an_empty_composite_table(tmp_path):
         "seed": 1,
         "resolution": "640,640",
     }
-    assert settings.composite == CompositeOptions(DEFAULT_TEMPLATE, 1.0, "latent", "natural")
+    assert settings.composite == CompositeOptions(TAGS, 1.0, "latent", "natural")
     assert settings.stage2 == {"train_batch_size": 2, "resolution": "768,768"}
     assert settings.trainer == "train_network"
 

@@ -243,14 +243,6 @@ def test_what_stage_2_does_not_override_stays_in_the_dataset_config(tmp_path):
 # --- what cannot be, and what a CPU cannot -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", ["cache_text_encoder_outputs", "cache_text_encoder_outputs_to_disk"])
-def test_cached_text_encoder_outputs_are_refused_in_stage_2_alone(tmp_path, key):
-    with pytest.raises(UserError, match=rf"cg3.toml, {key}: composites have a caption of their own .*composite.stage2"):
-        both(tmp_path, **{key: True})
-    first, second = both(tmp_path, {"stage2": {key: False}}, **{key: True})
-    assert (first.settings[key], second.settings[key]) == (True, False)
-
-
 @pytest.mark.parametrize(
     ("kohya", "sentence"),
     [

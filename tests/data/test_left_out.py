@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lycoris_composite.config.datasets import TRAINERS
+from lycoris_composite.architectures import ARCHITECTURES
 from lycoris_composite.data.characters import Subset, read_subset
 from lycoris_composite.data.left_out import left_out, replaced
 from lycoris_composite.data.tags import CaptionRules
@@ -163,7 +163,7 @@ def test_an_old_cache_file_is_the_one_that_counts(cached):
         assert any("01.png (01.npz)" in line for line in lines(cached, latents)) == is_read
 
 
-@pytest.mark.parametrize("latents", sorted({end for _, end in TRAINERS.values()}))
+@pytest.mark.parametrize("latents", sorted({row.latents for row in ARCHITECTURES.values() if row.latents}))
 def test_every_models_cache_files_are_known(cached, latents):
     cache(cached, f"01_0032x0032{latents}")
     renew(cached / "01.png")

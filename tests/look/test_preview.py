@@ -139,12 +139,6 @@ def test_stage_2_may_have_data_of_its_own(settings, tmp_path):
     assert second.samples == 6
 
 
-def test_tokens_of_other_models_are_said_not_to_be_counted(settings):
-    shown = make_preview(replace(settings, trainer="lumina_train_network"), 1, 3)
-    assert shown.limit is None
-    assert "as training with this model's own tokenizer will" in shown.warnings[0]
-
-
 def test_without_a_tokenizer_it_says_that_nothing_is_counted(settings, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "empty"))
     kohya = {key: value for key, value in settings.kohya.items() if key != "tokenizer_cache_dir"}

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("transformers", reason="needs transformers: lycoris-composite setup")
+from lycoris_composite.architectures import CLIP_G, CLIP_L, Tokenizer
+from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.errors import UserError
 from lycoris_composite.trainers import tokenizers
-from lycoris_composite.trainers.tokenizers import TOKENIZERS
 from tests import tiny
 
 FOLDER = "openai_clip-vit-large-patch14"
@@ -35,8 +36,12 @@ def tokenizer(request: pytest.FixtureRequest, clip_tokenizers: Path) -> Any:
 
 
 def test_both_of_upstreams_are_read_from_their_folders(clip_tokenizers):
-    for name in TOKENIZERS:
-        assert tokenizers.kept_tokenizer(name, str(clip_tokenizers)).tokenize("uzuki") == ["uz", "uki</w>"]
+    for row in (CLIP_L, CLIP_G):
+        assert find(row, clip_tokenizers).tokenize("uzuki") == ["uz", "uki</w>"]
+
+
+def find(row: Tokenizer, cache: Path) -> Any:
+    return tokenizers.find_tokenizer(row, KohyaSettings(tokenizer_cache_dir=str(cache)), None)
 
 
 def test_a_folder_that_another_transformers_saved_is_named(tmp_path, monkeypatch):
@@ -44,7 +49,7 @@ def test_a_folder_that_another_transformers_saved_is_named(tmp_path, monkeypatch
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / "tokenizer.json").write_text("{}")
     for load in (
-        lambda: tokenizers.kept_tokenizer(TOKENIZERS[0], str(tmp_path)),
+        lambda: find(CLIP_L, tmp_path),
         lambda: tokenizers.clip_tokenizer(tmp_path, str(tmp_path)),
     ):
         with pytest.raises(
@@ -57,8 +62,8 @@ def test_a_tokenizer_that_knows_no_words_is_none(tmp_path, monkeypatch):
     """Version 5 makes one of nothing, and all captions would be the same."""
     empty = SimpleNamespace(tokenize=lambda text: ["<|endoftext|>"] * len(text), all_special_tokens=["<|endoftext|>"])
     monkeypatch.setattr("transformers.CLIPTokenizer", SimpleNamespace(from_pretrained=lambda *_, **__: empty))
-    with pytest.raises(UserError, match=f"the tokenizer {TOKENIZERS[0]} is not on this machine, and training fetches nothing"):
-        tokenizers.kept_tokenizer(TOKENIZERS[0], str(tmp_path))
+    with pytest.raises(UserError, match=f"the tokenizer {CLIP_L.name} is not on this machine, and training fetches nothing"):
+        find(CLIP_L, tmp_path)
     with pytest.raises(UserError, match="is not on this machine"):
         tokenizers.clip_tokenizer(tmp_path, None)
 

@@ -8,11 +8,12 @@ import shlex
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from lycoris_composite.architectures import Architecture, Tokenizer
 from lycoris_composite.errors import UserError
-from lycoris_composite.trainers.tokenizers import TOKENIZERS
 
 PUBLIC_URL = "https://github.com/kohya-ss/sd-scripts"
 DEFAULT_REF = "v0.11.1"
@@ -73,19 +74,22 @@ def _library_text(folder: Path, name: str) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
-def setup(url: str, ref: str, folder: Path, tokenizers: bool = False) -> list[str]:
-    """Clones sd-scripts, installs its requirements and, if asked, fetches CLIP's tokenizers; a line for what was done.
-    Run twice, it changes nothing. Nothing else in this project fetches anything."""
-    return [_clone(url, ref, folder), _install(folder), *([_fetch_tokenizers()] if tokenizers else [])]
+def setup(url: str, ref: str, folder: Path, models: Sequence[Architecture] = ()) -> list[str]:
+    """Clones sd-scripts, installs its requirements and fetches the models' tokenizers; a line for what was done. Run twice,
+    it changes nothing. Nothing else in this project fetches anything."""
+    done = [_clone(url, ref, folder), _install(folder)]
+    tokenizers = dict.fromkeys(tokenizer for model in models for tokenizer in model.tokenizers if not tokenizer.bundled)
+    return [*done, *map(_fetch, tokenizers)]
 
 
-def _fetch_tokenizers() -> str:
-    code = "import sys, transformers; [transformers.CLIPTokenizer.from_pretrained(name) for name in sys.argv[1:]]"
-    done = subprocess.run([sys.executable, "-c", code, *TOKENIZERS], check=False, capture_output=True, text=True)
+def _fetch(tokenizer: Tokenizer) -> str:
+    code = "import sys, transformers; getattr(transformers, sys.argv[1]).from_pretrained(sys.argv[2])"
+    command = [sys.executable, "-c", code, tokenizer.kind, tokenizer.name]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["failed"])[-1]
-        raise UserError(f"{' and '.join(TOKENIZERS)}: cannot be fetched ({reason}); give tokenizer_cache_dir instead.")
-    return f"CLIP's tokenizers ({', '.join(TOKENIZERS)}) are in the hub's cache"
+        raise UserError(f"{tokenizer.name}: cannot be fetched ({reason}); give tokenizer_cache_dir instead.")
+    return f"the tokenizer {tokenizer.name} is in the hub's cache"
 
 
 def _clone(url: str, ref: str, folder: Path) -> str:

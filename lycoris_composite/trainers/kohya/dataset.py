@@ -15,16 +15,22 @@ from collections import ChainMap
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from functools import cache, partial
-from itertools import groupby, islice, product
+from functools import cache
+from itertools import chain, groupby, islice, product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from library import train_util
-from library.strategy_base import LatentsCachingStrategy
+from library.strategy_base import (
+    LatentsCachingStrategy,
+    TextEncoderOutputsCachingStrategy,
+    TextEncodingStrategy,
+    TokenizeStrategy,
+)
 from library.strategy_sd import SdSdxlLatentsCachingStrategy
 from library.train_util import BucketBatchIndex, BucketManager, DreamBoothDataset, ImageInfo
 from tqdm import tqdm
@@ -32,15 +38,14 @@ from tqdm import tqdm
 from lycoris_composite.composites.captions import Budget, Progress
 from lycoris_composite.composites.groups import PANELS
 from lycoris_composite.composites.join import join_panels
-from lycoris_composite.composites.plan import CACHED_PIXEL_EPOCHS, Composite, CompositeOptions, Panel, Plan
+from lycoris_composite.composites.plan import Composite, CompositeOptions, Panel, Plan
 from lycoris_composite.data import images
 from lycoris_composite.data.buckets import Canvas, Size
 from lycoris_composite.data.characters import Subset, TrainingImage, characters_of
 from lycoris_composite.data.tags import CaptionRules
-from lycoris_composite.errors import UserError
 from lycoris_composite.randomness import generator
 from lycoris_composite.trainers.kohya import checkout
-from lycoris_composite.trainers.tokenizers import count_tokens
+from lycoris_composite.trainers.tokenizers import strategy_budget
 from sd_scripts_patches.tools import replace
 
 logger = logging.getLogger(__name__)
@@ -123,6 +128,29 @@ class SwitchedDataset(DreamBoothDataset):
 
         return random_mask(*size, seed=random.getrandbits(32))
 
+    def new_cache_text_encoder_outputs(self, models: Any, accelerator: Any) -> None:
+        """Upstream's of HunyuanImage hold a bare `numpy.bool`, of which it cannot make a tensor again (seen in v0.11.1)."""
+        with self._caching_captions(TextEncoderOutputsCachingStrategy.get_strategy()):
+            super().new_cache_text_encoder_outputs(models, accelerator)
+        for info in self.image_data.values():
+            info.text_encoder_outputs = info.text_encoder_outputs and _as_arrays(info.text_encoder_outputs)
+
+    @contextmanager
+    def _caching_captions(self, strategy: Any) -> Iterator[None]:
+        """A cache file counts as missing where it is torn."""
+        is_cached = strategy.is_disk_cached_outputs_expected
+
+        def is_whole(path: str) -> bool:
+            try:
+                return is_cached(path)
+            except Exception:  # which upstream left when it was killed
+                os.remove(path)
+                return False
+
+        with ExitStack() as undo:
+            undo.callback(replace(strategy, "is_disk_cached_outputs_expected", is_whole))
+            yield
+
     @contextmanager
     def _caching(self, accelerator: Any) -> Iterator[Any]:
         """Upstream's caching strategy, changed. A cache file counts as missing where it is torn, holds another size, or lacks
@@ -185,6 +213,7 @@ class CompositeDataset(SwitchedDataset):
         self.plan: Plan | None = None
         # What is encoded ahead: panels by (path, size) where they are joined as latents, else composites by (epoch, index).
         self._encoded: dict[tuple, PlannedInfo] = {}
+        self._encoded_captions: dict[tuple[int, int], PlannedInfo] = {}  # by (epoch, index)
         # Every image's subset: a view's `image_to_subset` holds the batch's composites instead.
         self._panel_subsets = self.image_to_subset
         self._batch: dict[str, Composite] = {}
@@ -244,8 +273,48 @@ class CompositeDataset(SwitchedDataset):
     def shuffle_buckets(self) -> None:
         """Nothing to shuffle: the plan mixes every epoch anew, and upstream's would reseed the global generator."""
 
+    # -- captions -------------------------------------------------------------------------------------------------
+
     def is_text_encoder_output_cacheable(self, *args: Any, **kwargs: Any) -> bool:
-        raise UserError("cache_text_encoder_outputs: composites have a caption of their own in every epoch; turn it off.")
+        """Whatever the captions draw: what is encoded are the draws of the epochs that come round again."""
+        return True
+
+    def new_cache_text_encoder_outputs(self, models: Sequence[Any], accelerator: Any) -> None:
+        """Encodes the captions of the epochs that come round again. Those of a batch are encoded together, as training does
+        it, because a value may depend on what it is computed with."""
+        if self.plan is None:
+            return
+        strategy = TextEncoderOutputsCachingStrategy.get_strategy()
+        tokenize, encode = TokenizeStrategy.get_strategy(), TextEncodingStrategy.get_strategy()
+        self.tokenize_strategy = tokenize  # upstream tells the dataset only later
+        self.plan = self.plan.cycling(with_captions=True)
+        batches = list(self._captions_to_encode(strategy.batch_size))
+        if strategy.cache_to_disk:
+            encoder = _encoder_digest(models, (strategy, tokenize, encode))
+            for batch in batches:
+                _name_outputs(batch, encoder, tokenize)
+        with self._caching_captions(strategy):
+            share = batches[accelerator.process_index :: accelerator.num_processes]
+            missing = [batch for batch in share if not all(map(strategy.is_disk_cached_outputs_expected, _names(batch)))]
+            for batch in tqdm(missing, desc="caching captions"):
+                strategy.cache_batch_outputs(tokenize, models, encode, batch)
+        if not strategy.cache_to_disk:
+            made = [(info.image_key, _as_arrays(info.text_encoder_outputs)) for batch in share for info in batch]
+            outputs = dict(gather_object(made))
+            for info in chain.from_iterable(batches):
+                info.text_encoder_outputs = outputs[info.image_key]
+
+    def _captions_to_encode(self, batch_size: int | None) -> Iterator[list[PlannedInfo]]:
+        for epoch, number in product(range(1, self.options.cycle_epochs + 1), range(self.plan.batches)):
+            infos = []
+            for index in self.plan.batch(epoch, number):
+                composite = self.plan.composite(epoch, index)
+                info = PlannedInfo(f"{epoch}/{index}", composite, False)
+                info.caption = self.plan.caption(composite, epoch, budget=self._budget())
+                self._encoded_captions[epoch, index] = info
+                infos.append(info)
+            step = batch_size or len(infos)
+            yield from (infos[start : start + step] for start in range(0, len(infos), step))
 
     # -- latents --------------------------------------------------------------------------------------------------
 
@@ -278,8 +347,8 @@ class CompositeDataset(SwitchedDataset):
                 path, subset = panel.image.path, self._panel_subsets[panel.image.path]
                 self._encoded[path, panel.size] = PlannedInfo(path, panel, subset.alpha_mask, subset.flip_aug)
         elif self.plan is not None:
-            self.plan = self.plan.cycling(CACHED_PIXEL_EPOCHS)
-            for epoch, index in product(range(1, CACHED_PIXEL_EPOCHS + 1), range(self.plan.composites)):
+            self.plan = self.plan.cycling()
+            for epoch, index in product(range(1, self.options.cycle_epochs + 1), range(self.plan.composites)):
                 composite = self.plan.composite(epoch, index)
                 self._encoded[epoch, index] = PlannedInfo(f"{epoch}/{index}", composite, self._is_masked(composite))
         return list(self._encoded.values())
@@ -321,6 +390,9 @@ class CompositeDataset(SwitchedDataset):
         for key, composite in view._batch.items():
             info = PlannedInfo(key, composite, self._is_masked(composite))
             info.caption = self.plan.caption(composite, epoch, progress, self._budget())
+            if encoded := self._encoded_captions.get((composite.epoch, composite.index)):
+                info.text_encoder_outputs = encoded.text_encoder_outputs
+                info.text_encoder_outputs_npz = encoded.text_encoder_outputs_npz
             self._fill_latents(info, composite)
             view.image_data[key] = info
             view.image_to_subset[key] = self._joined_subset(composite, info.alpha_masked)
@@ -369,12 +441,8 @@ class CompositeDataset(SwitchedDataset):
         return SimpleNamespace(custom_attributes=dict(first_wins), alpha_mask=masked, **done)
 
     def _budget(self) -> Budget | None:
-        """The tokens a caption may have, where the tokenize strategy says so (CLIP's do)."""
-        limit = getattr(self.tokenize_strategy, "max_length", None)
-        tokenizer = getattr(self.tokenize_strategy, "tokenizer", getattr(self.tokenize_strategy, "tokenizer1", None))
-        if limit is None or tokenizer is None:
-            return None
-        return Budget(limit - 2, partial(count_tokens, tokenizer))
+        """The tokens that a caption may have, by what upstream's tokenize strategy will cut."""
+        return strategy_budget(self.tokenize_strategy)
 
     def _add_conditioning(self, example: dict[str, Any], composites: Sequence[Composite]) -> None:
         """SDXL's sizes and crops, with upstream's values for one panel. The original size is that of the panels'
@@ -460,3 +528,34 @@ def _model_digest(model: Any) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _as_arrays(outputs: Sequence[Any]) -> tuple[np.ndarray, ...]:
+    return tuple(map(np.asarray, outputs))
+
+
+def _names(batch: Sequence[PlannedInfo]) -> list[str]:
+    return [info.text_encoder_outputs_npz for info in batch]
+
+
+def _encoder_digest(models: Sequence[Any], strategies: Sequence[Any]) -> str:
+    """Of all that a caption's outputs depend on, but for the caption: weights, and what strategies were set to."""
+    digest = hashlib.sha256()
+    for model in {id(model): model for model in models if model is not None}.values():
+        digest.update(_model_digest(model).encode())
+    for strategy in strategies:
+        plain = {key: value for key, value in vars(strategy).items() if isinstance(value, (str, int, float, type(None)))}
+        plain = {key: value for key, value in sorted(plain.items()) if "check" not in key and "warn" not in key}
+        digest.update(f"{type(strategy).__name__} {plain}".encode())
+    return digest.hexdigest()
+
+
+def _name_outputs(batch: Sequence[PlannedInfo], encoder: str, tokenize: Any) -> None:
+    """Names each caption's cache file, beside the (left) image, by the encoder and all captions that are encoded with it."""
+    captions = [info.caption for info in batch]
+    digest = hashlib.sha256(f"{encoder} {captions}".encode())
+    for ids in tokenize.tokenize(captions):
+        digest.update(ids.numpy().tobytes())
+    for number, info in enumerate(batch):
+        name = hashlib.sha256(f"{digest.hexdigest()} {number}".encode()).hexdigest()[:16]
+        info.text_encoder_outputs_npz = f"{os.path.splitext(info.source.panels[0].image.path)[0]}_te_{name}{CACHE_SUFFIX}"

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from lycoris_composite.architectures import DEFAULT_TRAINER, architecture_of
 from lycoris_composite.config.datasets import check_tables, every_table
 from lycoris_composite.config.options import KohyaSettings, check_value
 from lycoris_composite.config.settings import check_option_keys, composite_options, flatten, read_toml
@@ -31,7 +32,7 @@ from lycoris_composite.trainers.kohya import checkout
 from lycoris_composite.trainers.machine import check_clip
 from lycoris_composite.trainers.networks import network_arg_errors, network_errors
 from lycoris_composite.trainers.optimizers import argument_errors, optimizer_errors
-from lycoris_composite.trainers.tokenizers import CHUNK, TOKENIZERS, kept_tokenizer
+from lycoris_composite.trainers.tokenizers import CHUNK, find_tokenizer
 from lycoris_composite.trainers.trainer import Trainer
 from sd_scripts_patches.tools import Undo, replace, why_misfit
 
@@ -45,7 +46,6 @@ _STAGE_PATCHES = [
 _SINCE = {"skip_image_resolution": "v0.10.2", "train_inpainting": "v0.10.4"}  # options for every model
 _ONLY_SHOWN = ("debug_dataset", "show_timesteps")
 _INPAINTING = ("train_network", "sdxl_train_network")
-_WITH_CLIP = ("train_network", "sdxl_train_network", "sd3_train_network", "flux_train_network")
 FITTING_VERSIONS = "v0.10.1, v0.10.6, v0.11.1 and main at c162e90"
 
 
@@ -93,7 +93,7 @@ class Upstream(Trainer):
         yield from argument_errors(settings, where)
         yield from refusals([partial(_check_dataset_config, Path(settings.dataset_config))] if settings.dataset_config else [])
         yield from self._mode_errors(settings, where)
-        clip = [check_clip] if self.script in _WITH_CLIP else []
+        clip = [check_clip] if stage.architecture.has_clip else []
         yield from refusals([partial(self.check, settings.network_module), *clip, partial(self._check_tokenizer, settings)])
 
     def rehearsal_errors(self, stages: Sequence[Stage], where: str) -> Iterator[UserError]:
@@ -110,10 +110,9 @@ class Upstream(Trainer):
         transformers 5 train with a tokenizer that knows no words."""
         from huggingface_hub import constants
 
-        names = {"train_network": TOKENIZERS[:1], "sdxl_train_network": TOKENIZERS}.get(self.script, ())
         if constants.HF_HUB_OFFLINE and not settings.v2:
-            for name in names:
-                kept_tokenizer(name, settings.tokenizer_cache_dir)
+            for tokenizer in architecture_of(self.script).tokenizers:
+                find_tokenizer(tokenizer, settings, self.folder)
 
     def _mode_errors(self, settings: KohyaSettings, where: str) -> Iterator[UserError]:
         """For a setting at which upstream shows something and ends, and for a train_inpainting that stops later or does
@@ -165,7 +164,7 @@ class Upstream(Trainer):
             for name in _patch_names(network_module):
                 unwanted = (attempt is None and name in _STAGE_PATCHES) or (allow_pickle and name == "checkpoint_loading")
                 if not unwanted:
-                    undo.callback(_apply(name, hooks))
+                    undo.callback(_apply(name, hooks, self.script))
             undo.callback(_install_trainer(self.module, hooks))
             # Upstream's parser reads sys.argv itself, a second time.
             undo.callback(replace(sys, "argv", [str(self.folder / f"{self.script}.py"), *arguments]))
@@ -203,13 +202,13 @@ class Upstream(Trainer):
         return KohyaSettings(flatten(read_toml(path))).network_module
 
 
-def _apply(name: str, hooks: RunHooks) -> Undo:
+def _apply(name: str, hooks: RunHooks, script: str = DEFAULT_TRAINER) -> Undo:
     """Applies a patch with what it is handed to install."""
     from lycoris_composite.trainers.kohya.dataset import SwitchedDataset
     from lycoris_composite.trainers.saving import whole_weights
 
     given = {
-        "dreambooth_dataset": (SwitchedDataset, _composite_schema),
+        "dreambooth_dataset": (SwitchedDataset, partial(_composite_schema, trainer=script)),
         "collator_class": (hooks.take_counters,),
         "random_sampler": (hooks.order,),
         "load_image": (images.read_image, images.image_size),
@@ -307,12 +306,12 @@ def _patch_names(network_module: str | None) -> list[str]:
     return names
 
 
-def _composite_schema(table: Any) -> dict:
+def _composite_schema(table: Any, trainer: str = DEFAULT_TRAINER) -> dict:
     """voluptuous's validator for a `composite` table: a whole set of options, or a UserError."""
     if not isinstance(table, dict):
         raise UserError(f"dataset_config, composite: {table!r} is no table; write [datasets.composite] and its keys below it.")
     check_option_keys(table, "dataset_config, [datasets.composite]")
-    return asdict(composite_options(table, "dataset_config, [datasets.composite]"))
+    return asdict(composite_options(table, "dataset_config, [datasets.composite]", trainer))
 
 
 def _refuse_pickle(path: str) -> UserError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import math
 import random
 import re
 import shutil
@@ -23,8 +24,9 @@ import toml
 import torch
 from PIL import Image
 
+from lycoris_composite.architectures import ARCHITECTURES, BUILTIN
 from lycoris_composite.composites import captions
-from lycoris_composite.config.datasets import TRAINERS, datasets_of
+from lycoris_composite.config.datasets import datasets_of
 from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.config.stages import Stage
 from lycoris_composite.data import buckets
@@ -34,6 +36,7 @@ from lycoris_composite.errors import UserError
 from lycoris_composite.look.preview import Preview, make_preview
 from lycoris_composite.randomness import epoch_order
 from lycoris_composite.trainers.kohya import checkout
+from lycoris_composite.trainers.kohya.script import Upstream
 from tests.helpers import kohya_settings
 from tests.world import World
 
@@ -601,11 +604,6 @@ def test_buckets_are_upstreams(library: SimpleNamespace, resolution: tuple[int, 
             assert buckets.bucket_of(size, canvas) == manager.select_bucket(*size)[0]
 
 
-def test_text_encoder_caching_is_refused(make_dataset: Callable) -> None:
-    with pytest.raises(UserError, match="cache_text_encoder_outputs: composites have a caption of their own in every epoch"):
-        make_dataset({}).is_text_encoder_output_cacheable()
-
-
 @pytest.mark.parametrize(
     ("table", "message"),
     [
@@ -756,11 +754,20 @@ def test_which_pictures_have_no_bucket_is_upstreams(library: SimpleNamespace) ->
     assert met == {True, False}
 
 
-def test_what_is_known_of_upstreams_scripts(sd_scripts: Path) -> None:
+@pytest.mark.parametrize("script", [name for name in ARCHITECTURES if name != BUILTIN])
+def test_what_is_known_of_upstreams_scripts(sd_scripts: Path, script: str) -> None:
+    """The bucket steps that its trainer asks for, its cache files' names, and what its tokenize strategy is called."""
+    row, upstream = ARCHITECTURES[script], Upstream(sd_scripts, script)
+    asked = []
+    group = SimpleNamespace(
+        verify_bucket_reso_steps=asked.append,
+        is_text_encoder_output_cacheable=lambda **_: True,
+        get_resolutions=list,
+    )
+    kinds = [kind for kind in vars(upstream.module).values() if getattr(kind, "__module__", "") == script]
+    trainer = next(kind for kind in kinds if hasattr(kind, "assert_extra_args"))
+    trainer().assert_extra_args(upstream.parser().parse_args([]), group, None)
+    assert math.lcm(*asked) == row.bucket_steps
     strategies = "\n".join(path.read_text(encoding="utf-8") for path in (sd_scripts / "library").glob("strategy_*.py"))
-    for script, (steps, latents) in TRAINERS.items():
-        path = sd_scripts / f"{script}.py"
-        source = path.read_text(encoding="utf-8") if path.is_file() else f"verify_bucket_reso_steps({steps})"
-        if script != "lumina_train_network" or "verify_bucket_reso_steps(32)" not in source:  # as v0.10.1 has it
-            assert f"verify_bucket_reso_steps({steps})" in source
-        assert re.search(rf'LATENTS_NPZ_SUFFIX = "{latents}"', strategies)
+    assert re.search(rf'LATENTS_NPZ_SUFFIX = "{row.latents}"', strategies)
+    assert f"class {row.strategy}(" in strategies

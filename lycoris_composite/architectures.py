@@ -1,0 +1,199 @@
+"""The models that can be trained: one row for each trainer, with all that this project knows of it. Upstream knows the rest.
+
+Whoever wants to know what differs between models asks here, and no name of a trainer stands anywhere else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BUILTIN = "builtin"  # the embedded trainer
+DEFAULT_TRAINER = "train_network"
+# How the captions of a model are written: as tags between commas, or as sentences.
+TAGS = "{left}/{right}/COMPOSITE, {left_tags}, {right_tags}"
+SENTENCES = "{left}/{right}/COMPOSITE. Left: {left_caption} Right: {right_caption}"
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A tokenizer by its `name` on the hub, and transformers' class that reads it. Upstream takes it from the folder that
+    kohya's option `key` names, else from the folder `bundled` of sd-scripts; from `tokenizer_cache_dir` (in the hub's own
+    layout where `is_hub_layout`) or the hub's cache where a row has neither."""
+
+    name: str
+    kind: str = "AutoTokenizer"
+    key: str = ""
+    bundled: str = ""
+    is_hub_layout: bool = False
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A text encoder that reads captions token by token, so that what its limit cuts is lost.
+
+    `attribute` and `limit_attribute` are upstream's names in its tokenize strategy. The limit is kohya's option `key`, or
+    `limit` where that is not set; `around` of these tokens are no caption's (begin, end, a fixed text). `is_bare` says that
+    the option counts without them.
+    """
+
+    tokenizer: Tokenizer
+    attribute: str
+    limit: int
+    around: int
+    key: str = ""
+    limit_attribute: str = ""
+    is_bare: bool = False
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What differs between models.
+
+    `strategy` is upstream's class that makes tokens. `others` are tokenizers whose limits do not count: they read the words as
+    an encoder's does (SDXL's second), their encoder makes one vector of 77 tokens (CLIP's in Flux and SD3), or it reads only
+    what stands in quotes (byT5). `weights` are kohya's options with files of weights beside those of every
+    trainer, of which `required` have to be set. `bucket_steps` is what `bucket_reso_steps` has to be a multiple of (upstream's
+    `verify_bucket_reso_steps`). `latents` ends the names of upstream's cache files. `caption` is the template that fits how
+    its captions are written. `caption_bytes` is the size of a caption's cached encoder outputs (float32, at the usual limit),
+    None where upstream caches none. `is_guided` says that a negative prompt changes the samples.
+    """
+
+    name: str
+    strategy: str = ""
+    encoders: tuple[Encoder, ...] = ()
+    others: tuple[Tokenizer, ...] = ()
+    weights: tuple[str, ...] = ()
+    required: tuple[str, ...] = ()
+    bucket_steps: int = 1
+    vae_factor: int = 8
+    latent_channels: int = 16
+    latents: str | None = None
+    caption: str = TAGS
+    caption_bytes: int | None = None
+    is_guided: bool = True
+    has_unet: bool = False
+
+    @property
+    def tokenizers(self) -> tuple[Tokenizer, ...]:
+        return tuple(dict.fromkeys((*(encoder.tokenizer for encoder in self.encoders), *self.others)))
+
+    @property
+    def has_clip(self) -> bool:
+        return CLIP_L in self.tokenizers
+
+
+CLIP_L = Tokenizer("openai/clip-vit-large-patch14", "CLIPTokenizer")
+CLIP_G = Tokenizer("laion/CLIP-ViT-bigG-14-laion2B-39B-b160k", "CLIPTokenizer")
+_T5 = Tokenizer("google/t5-v1_1-xxl", "T5TokenizerFast")
+_ANIMA_T5 = Tokenizer("google/t5-v1_1-xxl", "T5TokenizerFast", key="t5_tokenizer_path", bundled="configs/t5_old")
+_QWEN3 = Tokenizer("Qwen/Qwen3-0.6B", key="qwen3", bundled="configs/qwen3_06b")
+_GEMMA = Tokenizer("google/gemma-2-2b", is_hub_layout=True)
+_QWEN_VL = Tokenizer("Qwen/Qwen2.5-VL-7B-Instruct", "Qwen2TokenizerFast")
+_BYT5 = Tokenizer("google/byt5-small")
+
+
+def _clip(attribute: str) -> Encoder:
+    return Encoder(CLIP_L, attribute, 77, 2, "max_token_length", "max_length", is_bare=True)
+
+
+def _t5(limit: int) -> Encoder:
+    return Encoder(_T5, "t5xxl", limit, 1, "t5xxl_max_token_length", "t5xxl_max_length")
+
+
+ARCHITECTURES = {
+    BUILTIN: Architecture("SD", encoders=(_clip("tokenizer"),), latent_channels=4, has_unet=True),
+    "train_network": Architecture(
+        "SD",
+        strategy="SdTokenizeStrategy",
+        encoders=(_clip("tokenizer"),),
+        bucket_steps=64,
+        latent_channels=4,
+        latents="_sd.npz",
+        has_unet=True,
+    ),
+    "sdxl_train_network": Architecture(
+        "SDXL",
+        strategy="SdxlTokenizeStrategy",
+        encoders=(_clip("tokenizer1"),),
+        others=(CLIP_G,),
+        bucket_steps=32,
+        latent_channels=4,
+        latents="_sdxl.npz",
+        caption_bytes=4 * (77 * (768 + 1280) + 1280),
+        has_unet=True,
+    ),
+    "anima_train_network": Architecture(
+        "Anima",
+        strategy="AnimaTokenizeStrategy",
+        encoders=(
+            Encoder(_QWEN3, "qwen3_tokenizer", 512, 0, "qwen3_max_token_length", "qwen3_max_length"),
+            Encoder(_ANIMA_T5, "t5_tokenizer", 512, 1, "t5_max_token_length", "t5_max_length"),
+        ),
+        weights=("qwen3", "llm_adapter_path"),
+        required=("qwen3", "vae"),
+        bucket_steps=16,
+        latents="_anima.npz",
+        caption_bytes=4 * 512 * (1024 + 3),
+    ),
+    "flux_train_network": Architecture(
+        "Flux",
+        strategy="FluxTokenizeStrategy",
+        encoders=(_t5(512),),
+        others=(CLIP_L,),
+        weights=("clip_l", "t5xxl", "ae"),
+        required=("clip_l", "t5xxl", "ae"),
+        bucket_steps=64,
+        latents="_flux.npz",
+        caption=SENTENCES,
+        caption_bytes=4 * 512 * (4096 + 4),
+        is_guided=False,
+    ),
+    "sd3_train_network": Architecture(
+        "SD3",
+        strategy="Sd3TokenizeStrategy",
+        encoders=(_t5(256),),
+        others=(CLIP_L, CLIP_G),
+        weights=("clip_l", "clip_g", "t5xxl"),
+        bucket_steps=32,
+        latents="_sd3.npz",
+        caption=SENTENCES,
+        caption_bytes=4 * (256 * 4096 + 77 * 2048 + 2048),
+    ),
+    "lumina_train_network": Architecture(
+        "Lumina",
+        strategy="LuminaTokenizeStrategy",
+        encoders=(Encoder(_GEMMA, "tokenizer", 256, 1, "gemma2_max_token_length", "max_length"),),
+        weights=("gemma2", "ae"),
+        required=("gemma2", "ae"),
+        bucket_steps=64,
+        latents="_lumina.npz",
+        caption=SENTENCES,
+        caption_bytes=4 * 256 * (2304 + 2),
+    ),
+    "hunyuan_image_train_network": Architecture(
+        "HunyuanImage",
+        strategy="HunyuanImageTokenizeStrategy",
+        encoders=(Encoder(_QWEN_VL, "vlm_tokenizer", 1024 + 34, 34 + 1),),  # its text before and behind the caption
+        others=(_BYT5,),
+        weights=("text_encoder", "byt5"),
+        required=("text_encoder", "byt5", "vae"),
+        bucket_steps=64,
+        vae_factor=32,
+        latent_channels=64,
+        latents="_hi.npz",
+        caption=SENTENCES,
+        caption_bytes=4 * 1024 * 3584,
+    ),
+}
+_OTHER = Architecture("another model")
+
+
+def architecture_of(trainer: str) -> Architecture:
+    """A trainer's row; one that knows nothing for somebody's own script."""
+    return ARCHITECTURES.get(trainer, _OTHER)
+
+
+def encoders_of(strategy: object) -> tuple[Encoder, ...]:
+    """Those whose tokens a tokenize strategy of upstream makes."""
+    name = type(strategy).__name__
+    return next((row.encoders for row in ARCHITECTURES.values() if row.strategy == name), ())
