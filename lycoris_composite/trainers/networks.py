@@ -240,7 +240,8 @@ def load_surely(load: Callable[[str], Any], network: Any, is_continued: bool, sa
                 f"{file}: {len(lost)} of its {len(names)} tensors are not in the network as they were saved (such as "
                 f"{lost[0]}); give stage 2 the network of stage 1."
             )
-        missing = [name for name in names if name not in network.state_dict()]
+        held = network.state_dict().keys()  # gathered once: LyCORIS takes its time over it
+        missing = [name for name in names if name not in held]
         if len(missing) == len(names):
             raise UserError(
                 f"{file}: none of its {len(names)} tensors fits the network (such as {names[0] if names else 'none at all'}); "

@@ -123,6 +123,19 @@ def test_weights_of_which_a_part_fits_are_loaded_and_the_rest_is_said(loading):
     assert all(network.state_dict()[name].equal(value) for name, value in tensors.items())
 
 
+def test_loading_asks_the_network_for_its_tensors_a_few_times_whatever_their_number(loading, monkeypatch):
+    """LyCORIS goes over all its modules each time, and a file of SDXL has thousands of tensors."""
+    network, load = loading
+    tensors = network.state_dict()
+    asked = []
+    state_dict = type(network).state_dict
+    monkeypatch.setattr(type(network), "state_dict", lambda *args, **named: asked.append(1) or state_dict(*args, **named))
+
+    load(tensors)
+
+    assert len(asked) < 5 < len(tensors)
+
+
 def test_stage_2_takes_all_of_stage_1_or_stops(loading):
     network, load = loading
     tensors = {name: value.clone() for name, value in network.state_dict().items()}
