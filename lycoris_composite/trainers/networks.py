@@ -234,7 +234,13 @@ def load_surely(load: Callable[[str], Any], network: Any, is_continued: bool, sa
 
     def loading(file: str) -> Any:
         result = load(file)
-        names, lost = list(_tensors(Path(file))), not_held(Path(file), network)
+        tensors, lost = _tensors(Path(file)), not_held(Path(file), network)
+        names = list(tensors)
+        if is_continued and not all(tensor.isfinite().all() for tensor in tensors.values()):
+            raise UserError(
+                f"{file}: not all of its numbers are finite, so stage 1 has diverged; lower its learning rate or change "
+                "its precision, and train it again with --fresh."
+            )
         if lost and is_continued:
             raise UserError(
                 f"{file}: {len(lost)} of its {len(names)} tensors are not in the network as they were saved (such as "
