@@ -1,0 +1,149 @@
+"""Every architecture that kohya trains, from the command line through both stages, on a tiny random model."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from lycoris_composite import __version__
+from tests import tiny
+from tests.architectures.configs import ARCHITECTURES, STEPS
+from tests.architectures.conftest import GetWorld
+from tests.helpers import ROOT
+from tests.world import COMPOSITE, Run, World
+
+# A state after every step. A warm-up's first step has a learning rate of zero: after it stage 2 saves what it began with.
+STAGE2 = {**COMPOSITE["stage2"], "lr_scheduler": "constant_with_warmup", "lr_warmup_steps": 10}
+SETTINGS = {"save_every_n_steps": 1, "save_state": True, "composite": {"stage2": STAGE2}}
+TRAIN = str(ROOT / "train_composite.py")
+RECORDING = str(ROOT / "tests/architectures/recording.py")
+
+
+def record(world: World, folder: Path, *command: str) -> tuple[Run, list[dict[str, Any]]]:
+    """Runs a script; the batches that upstream trained on."""
+    result = folder / "batches.pt"
+    run = world.command(folder, RECORDING, str(result), str(world.sd_scripts), *command)
+    return run, torch.load(result, weights_only=False)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(world_of: GetWorld, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, list[dict]]]:
+    """The outputs and the batches of a run that nothing disturbed, for the tests that only read them."""
+
+    @cache
+    def get(name: str) -> tuple[Path, list[dict]]:
+        world, folder = world_of(name), tmp_path_factory.mktemp(name)
+        config = world.write_config(folder, **SETTINGS)
+        run, batches = record(world, folder, TRAIN, "--config", str(config), "--sd_scripts", str(world.sd_scripts))
+        assert run.code == 0
+        return folder / "out", batches
+
+    return get
+
+
+def same_weights(first: Path, second: Path) -> bool:
+    ours, theirs = load_file(first), load_file(second)
+    return ours.keys() == theirs.keys() and all(ours[key].equal(theirs[key]) for key in ours)
+
+
+def check_outputs(out: Path, name: str) -> None:
+    """Both files are there and stage 2's says that it holds composites; it went on from stage 1's weights."""
+    first, second = load_file(out / "cg3-stage1.safetensors"), load_file(out / "cg3.safetensors")
+    assert first.keys() == second.keys()
+    assert all(tensor.isfinite().all() for tensor in second.values())
+    assert not same_weights(out / "cg3-stage1-step00000001.safetensors", out / "cg3-stage1.safetensors"), "stage 1 stood still"
+    assert same_weights(out / "cg3-stage1.safetensors", out / "cg3-step00000001.safetensors"), "stage 2 began elsewhere"
+    assert not same_weights(out / "cg3-stage1.safetensors", out / "cg3.safetensors"), "stage 2 trained nothing"
+    with safe_open(out / "cg3.safetensors", "pt") as file:
+        metadata = file.metadata()
+    assert metadata["ss_composite_version"] == __version__
+    assert {key for key in metadata if key.startswith("ss_composite_")} >= {"ss_composite_settings", "ss_composite_characters"}
+    assert metadata["ss_steps"] == str(STEPS)
+    samples = sorted(path.name.split("_")[0] for path in out.glob("sample/*.png"))
+    assert samples == (["cg3", "cg3-stage1"] if ARCHITECTURES[name].samples else [])
+
+
+def test_accelerate_launch_trains_both_stages(world_of: GetWorld, name: str, tmp_path: Path, undisturbed) -> None:
+    """The README's command, in a process of its own; and its weights are those of a fork."""
+    run = world_of(name).launch(tmp_path, **SETTINGS)
+
+    assert run.code == 0
+    check_outputs(tmp_path / "out", name)
+    for file in ("cg3-stage1.safetensors", "cg3.safetensors"):
+        assert same_weights(undisturbed(name)[0] / file, tmp_path / "out" / file)
+
+
+def test_a_killed_second_stage_goes_on_bit_for_bit(world_of: GetWorld, name: str, tmp_path: Path, undisturbed) -> None:
+    world, (out, _) = world_of(name), undisturbed(name)
+    last = STEPS + 1 + STEPS  # of the moments to strike at: one before each step, and one between the stages
+    assert world.strike(tmp_path, "step", last, "9", **SETTINGS).code == -signal.SIGKILL
+
+    again = world.train(tmp_path, **SETTINGS)
+
+    assert again.code == 0
+    assert f"stage 2: was interrupted; it goes on after step {STEPS - 1} of {STEPS}" in again.output
+    assert same_weights(out / "cg3.safetensors", tmp_path / "out/cg3.safetensors")
+
+
+def test_batches_hold_the_composites_captions_and_upstreams_tokens_of_them(name: str, undisturbed) -> None:
+    _, batches = undisturbed(name)
+
+    assert len(batches) == 2 * STEPS
+    for number, batch in enumerate(batches):
+        assert all(("COMPOSITE" in caption) == (number >= STEPS) for caption in batch["captions"])
+        for place, tokens in enumerate(batch["tokenized"]):
+            for found, expected in zip(batch["input_ids_list"], tokens, strict=True):
+                padding = found.shape[-1] - expected.shape[-1]  # upstream's, to the batch's longest caption
+                assert found[place].equal(torch.nn.functional.pad(expected[0], (0, padding)))
+
+
+@pytest.mark.parametrize(("sizes", "side"), [(((96, 96), (96, 96)), 192), (((256, 256), (64, 128)), 160)])
+def test_sdxl_learns_the_sizes_of_a_file_that_was_joined_by_hand(
+    world_of: GetWorld, tmp_path: Path, sizes: tuple[tiny.Size, tiny.Size], side: int
+) -> None:
+    """The guide's way: both pictures at the smaller one's height, side by side in one file, which upstream trains on. At
+    these sides both fill the same bucket without a cut."""
+    world = world_of("sdxl")
+    settings = {"resolution": f"{side},{side}", "max_train_steps": 1, "sample_prompts": None, "sample_every_n_steps": None}
+    for trigger, size in zip(("mio", "rin"), sizes, strict=True):
+        tiny.draw_characters(tmp_path / "data", images=1, size=size, names=(trigger,))
+    composite = {"composites_per_image": 0.5, "stage2": {}}
+    config = world.write_config(tmp_path, train_data_dir=str(tmp_path / "data"), composite=composite, **settings)
+    run, [_, ours] = record(world, tmp_path, TRAIN, "--config", str(config), "--sd_scripts", str(world.sd_scripts))
+    assert run.code == 0
+
+    join_by_hand(sorted((tmp_path / "data").rglob("*.png")), tmp_path / "joined/1_pair")
+    config = world.write_config(tmp_path, train_data_dir=str(tmp_path / "joined"), composite={"stage2": {}}, **settings)
+    script = str(world.sd_scripts / "sdxl_train_network.py")
+    run, [upstreams] = record(world, tmp_path, script, "--config_file", str(config))
+    assert run.code == 0
+
+    assert ours.keys() == upstreams.keys()
+    for key, value in upstreams.items():
+        assert getattr(ours[key], "shape", None) == getattr(value, "shape", None), key
+    for key in ("original_sizes_hw", "crop_top_lefts", "target_sizes_hw"):
+        assert ours[key].tolist() == upstreams[key].tolist(), key
+
+
+def join_by_hand(pictures: Sequence[Path], folder: Path) -> None:
+    """Pictures at the smallest one's height, side by side in one file with a caption. It all becomes kohya's folder."""
+    opened = [Image.open(path) for path in pictures]
+    height = min(picture.height for picture in opened)
+    panels = [picture.resize((round(picture.width * height / picture.height), height)) for picture in opened]
+    joined = Image.new("RGB", (sum(panel.width for panel in panels), height))
+    left = 0
+    for panel in panels:
+        joined.paste(panel, (left, 0))
+        left += panel.width
+    folder.mkdir(parents=True)
+    joined.save(folder / "01.png")
+    (folder / "01.txt").write_text("mio and rin")
