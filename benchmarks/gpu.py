@@ -14,19 +14,22 @@ of time, and is a line in OUT/rows.jsonl as soon as it is measured: the same com
     to prepare    from the start of the process to the training loop: imports, loading, encoding 30 pictures
     memory        the most that torch allocated / reserved; "-" where there is no GPU
 
-A machine needs Python, torch with CUDA and torchvision, pip, an sd-scripts clone (a folder, 8 MB), and these packages,
-which are imported here or by sd-scripts; each stands with its version in benchmarks/gpu_requirements.txt:
+A machine needs Python, torch with CUDA and torchvision, an sd-scripts clone (a folder, 8 MB), this repository, and what
+benchmarks/gpu_requirements.txt lists, with the versions. Imported are, here or by sd-scripts:
 
     accelerate diffusers transformers tokenizers huggingface-hub safetensors lycoris-lora einops toml voluptuous imagesize
-    ftfy sentencepiece opencv-python-headless numpy pillow regex rich filelock jinja2 matplotlib tqdm psutil
-    open-clip-torch (for CLIP's merges); bitsandbytes and xformers where they are wanted
+    sentencepiece rich, open-clip-torch for CLIP's merges; bitsandbytes and xformers where they are there; and what stands
+    last in the file, which machines with torch often have: numpy pillow opencv-python-headless regex requests jinja2 ...
 
-Where there is a network, for the other machine's Python (3.12 here) and without what it has already:
+Packed where there is a network, for the other machine's Python (here 3.12, x86-64):
 
     pip download --no-deps --only-binary=:all: --python-version 3.12 --platform manylinux_2_28_x86_64 \\
-        --platform manylinux_2_17_x86_64 --platform manylinux2014_x86_64 -d wheels -r benchmarks/gpu_requirements.txt
+        --platform manylinux_2_27_x86_64 --platform manylinux_2_24_x86_64 --platform manylinux_2_17_x86_64 \\
+        --platform manylinux2014_x86_64 --platform manylinux1_x86_64 -d wheels -r benchmarks/gpu_requirements.txt
 
-There: `pip install --no-deps --no-index wheels/*.whl`, or with `--target DIR` and PYTHONPATH=DIR.
+Unpacked there: `pip install --no-deps --no-index --find-links wheels -r benchmarks/gpu_requirements.txt`, or with
+`--target DIR` and PYTHONPATH=DIR. All wheels are 151 MB, the first part of the file 22 MB, and bitsandbytes 43 MB, of
+which one CUDA's takes 4: `zip -d wheels/bitsandbytes-*.whl '*cuda11*' '*cuda12*' '*rocm*'` leaves CUDA 13.
 """
 
 from __future__ import annotations
@@ -113,6 +116,13 @@ def read_rows(file: Path) -> list[dict]:
     return list(rows.values())
 
 
+def append(file: Path, row: dict) -> None:
+    """A line of its own, also after one that a cut has left without its end."""
+    is_torn = file.is_file() and not file.read_bytes().endswith(b"\n")
+    with file.open("a", encoding="utf-8") as rows:
+        rows.write(f"{chr(10) if is_torn else ''}{json.dumps(row)}\n")
+
+
 def _measure_all(args: argparse.Namespace, file: Path) -> None:
     end = time.monotonic() + args.minutes * 60 if args.minutes else None
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -135,8 +145,7 @@ def _measure_all(args: argparse.Namespace, file: Path) -> None:
         if result is None:
             print(": cut off; the same command measures it again", flush=True)
             return
-        with file.open("a", encoding="utf-8") as rows:
-            rows.write(f"{json.dumps({'row': row.name, 'setup': str(row.setup), 'part': row.part, **result})}\n")
+        append(file, {"row": row.name, "setup": str(row.setup), "part": row.part, **result})
         print(f": {gpu_table.what_happened(result)}", flush=True)
 
 

@@ -86,8 +86,8 @@ def _recipe(place: Place, row: Row) -> Recipe:
     if not sheet.is_file():
         shutil.rmtree(folder, ignore_errors=True)
         flags = ["--sd_scripts", place.sd_scripts, *(["--tiny"] if place.tiny else [])]
-        if place.python(log, bench.ROOT / "benchmarks/gpu_models.py", row.setup.model, folder, *flags):
-            raise Failed(f"the model could not be made: {why(log)}", _end_of(log))
+        if code := place.python(log, bench.ROOT / "benchmarks/gpu_models.py", row.setup.model, folder, *flags):
+            raise Failed(f"the model could not be made: {why(log, code)}", _end_of(log))
     return Recipe(json.loads(sheet.read_text(encoding="utf-8")), data, place.tiny, place.shrink, place.steps)
 
 
@@ -123,8 +123,8 @@ def _train_stage2(place: Place, row: Row) -> dict[str, Any]:
     if not list((folder / "stages").glob("*-stage1.safetensors")):  # of a machine that is gone; one step makes a new one
         short = recipe.write(row._replace(part="stage1"), folder, max_train_steps=1)
         log = folder / "start.log"
-        if place.python(log, bench.ROOT / "train_composite.py", *_flags(place, short, 1), "--fresh"):
-            raise Failed(f"stage 1, which it starts from: {why(log)}", _end_of(log))
+        if code := place.python(log, bench.ROOT / "train_composite.py", *_flags(place, short, 1), "--fresh"):
+            raise Failed(f"stage 1, which it starts from: {why(log, code)}", _end_of(log))
     return _watched(place, row, recipe, "stages", *_flags(place, config, 2), "--fresh")
 
 
@@ -196,7 +196,7 @@ def _kill(place: Place, row: Row) -> dict[str, Any]:
     killing = ("step", KILLED_BEFORE, 9)
     log, code = _launch(place, row, "tests/killing.py", *killing, *stage2, "--fresh")
     if code not in (-9, 137):
-        raise Failed(f"the run that was to be killed ended with {code}: {why(log)}", _end_of(log))
+        raise Failed(f"the run that was to be killed ended with {code}: {why(log, code)}", _end_of(log))
     log = _train(place, row, *stage2)
     went_on = re.search(r"goes on after step (\d+)", log.read_text(encoding="utf-8", errors="replace"))
     result = {
@@ -244,7 +244,7 @@ def why(log: Path, code: int = 1) -> str:
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     named = [line for line in lines if _ERROR.match(line)]
     if code < 0 and not named:
-        return f"ended by signal {-code}"
+        return f"ended by signal {-code}{', as where memory runs out' if code == -9 else ''}"
     reason = (named or lines or [f"exit code {code}, without a word"])[-1]
     return reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]}…"
 

@@ -25,7 +25,7 @@ Note = Callable[..., None]
 
 def main() -> int:
     record, sd_scripts, what, *arguments = sys.argv[1:]
-    file = os.open(record, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    file = os.open(record, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
 
     def note(**said: Any) -> None:
         os.write(file, f"{json.dumps(said)}\n".encode())
