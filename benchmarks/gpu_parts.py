@@ -75,7 +75,12 @@ def measure(place: Place, row: Row) -> dict[str, Any] | None:
         return None
     except Failed as failed:
         reason, said = failed.args
-        return {"failed": reason, "said": said}
+        return {"failed": _without_place(place, reason), "said": said}
+
+
+def _without_place(place: Place, text: str) -> str:
+    """A sentence without where this machine has its files."""
+    return text.replace(f"{place.work}/", "").replace(f"{bench.ROOT}/", "")
 
 
 def _recipe(place: Place, row: Row) -> Recipe:
@@ -180,7 +185,8 @@ def _notes(place: Place, row: Row, what: str, *arguments: object) -> tuple[list[
 def _ask_the_doctor(place: Place, row: Row) -> dict[str, Any]:
     config = _recipe(place, row).write(row, place.folder(row))
     notes, _, _ = _notes(place, row, "doctor", config)
-    findings = [{key: note[key] for key in ("level", "subject", "found", "meaning")} for note in notes]
+    keys = ("level", "subject", "found", "meaning")
+    findings = [{key: _without_place(place, note[key]) for key in keys} for note in notes]
     return {"findings": findings}
 
 
