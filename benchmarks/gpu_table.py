@@ -7,7 +7,7 @@ from typing import Any
 
 import bench
 
-NAMES = {"plain": "plain upstream", "stage1": "stage 1", "stage2": "stage 2", "stage2-area1": "stage 2, stage 1's area"}
+NAMES = {"plain": "plain upstream", "stage1": "stage 1", "stage2": "stage 2", "stage2-area1": "stage 2 at stage 1's area"}
 _HEADER = (
     *("", "run", "batch", "pictures", "a step", "images a second", "of plain", "to prepare"),
     *("memory, preparing", "memory, training"),
