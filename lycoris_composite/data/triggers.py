@@ -217,7 +217,8 @@ def _no_word_of_all(told: Told) -> UserError:
     """For captions that are sentences."""
     return UserError(
         f"{told.folder}: nothing says which word of its captions is its trigger word, {_about_the_name(told)}; name the folder "
-        '<repeats>_<word> by a word that all its captions have, or set trigger = "…" in the subset\'s table of a dataset_config.'
+        '<repeats>_<word> by a word that all its captions have, or set trigger = "…" in the subset\'s table of a '
+        "dataset_config."
     )
 
 
