@@ -234,13 +234,20 @@ def load_surely(load: Callable[[str], Any], network: Any, is_continued: bool, sa
 
     def loading(file: str) -> Any:
         result = load(file)
-        names, lost = list(_tensors(Path(file))), not_held(Path(file), network)
+        tensors, lost = _tensors(Path(file)), not_held(Path(file), network)
+        names = list(tensors)
+        if is_continued and not all(tensor.isfinite().all() for tensor in tensors.values()):
+            raise UserError(
+                f"{file}: not all of its numbers are finite, so stage 1 has diverged; lower its learning rate or change "
+                "its precision, and train it again with --fresh."
+            )
         if lost and is_continued:
             raise UserError(
                 f"{file}: {len(lost)} of its {len(names)} tensors are not in the network as they were saved (such as "
                 f"{lost[0]}); give stage 2 the network of stage 1."
             )
-        missing = [name for name in names if name not in network.state_dict()]
+        held = network.state_dict().keys()  # gathered once: LyCORIS takes its time over it
+        missing = [name for name in names if name not in held]
         if len(missing) == len(names):
             raise UserError(
                 f"{file}: none of its {len(names)} tensors fits the network (such as {names[0] if names else 'none at all'}); "

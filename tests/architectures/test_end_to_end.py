@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -82,15 +83,53 @@ def test_accelerate_launch_trains_both_stages(world_of: GetWorld, name: str, tmp
         assert same_weights(undisturbed(name)[0] / file, tmp_path / "out" / file)
 
 
-def test_a_killed_second_stage_goes_on_bit_for_bit(world_of: GetWorld, name: str, tmp_path: Path, undisturbed) -> None:
-    world, (out, _) = world_of(name), undisturbed(name)
-    last = STEPS + 1 + STEPS  # of the moments to strike at: one before each step, and one between the stages
-    assert world.strike(tmp_path, "step", last, "9", **SETTINGS).code == -signal.SIGKILL
+@pytest.fixture(scope="session")
+def without_text_encoders(world_of: GetWorld, undisturbed, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The outputs of a run that trains no text encoder and caches none of their outputs."""
 
-    again = world.train(tmp_path, **SETTINGS)
+    @cache
+    def get(name: str) -> Path:
+        if ARCHITECTURES[name].caches_text:
+            return undisturbed(name)[0]
+        folder = tmp_path_factory.mktemp(name)
+        assert world_of(name).train(folder, network_train_unet_only=True, **SETTINGS).code == 0
+        return folder / "out"
+
+    return get
+
+
+def caching(to_disk: bool) -> dict[str, Any]:
+    """The settings with captions that are encoded ahead, in stage 2 alone: upstream shuffles none that are."""
+    key = "cache_text_encoder_outputs_to_disk" if to_disk else "cache_text_encoder_outputs"
+    return {**SETTINGS, "network_train_unet_only": True, "composite": {"stage2": {**STAGE2, key: True}}}
+
+
+def test_a_killed_second_stage_goes_on_bit_for_bit(
+    world_of: GetWorld, name: str, tmp_path: Path, without_text_encoders
+) -> None:
+    """With captions encoded ahead to disk, against a run that encodes each batch's and is not killed."""
+    world, out = world_of(name), without_text_encoders(name)
+    last = STEPS + 1 + STEPS  # of the moments to strike at: one before each step, and one between the stages
+    assert world.strike(tmp_path, "step", last, "9", **caching(to_disk=True)).code == -signal.SIGKILL
+
+    again = world.train(tmp_path, **caching(to_disk=True))
 
     assert again.code == 0
     assert f"stage 2: was interrupted; it goes on after step {STEPS - 1} of {STEPS}" in again.output
+    assert same_weights(out / "cg3.safetensors", tmp_path / "out/cg3.safetensors")
+    assert list(world.folder.glob("data/*/*_te_*_composite.npz"))
+
+
+def test_captions_encoded_ahead_in_memory_train_the_same_weights(
+    world_of: GetWorld, name: str, tmp_path: Path, without_text_encoders
+) -> None:
+    out = without_text_encoders(name)
+    shutil.copytree(out, tmp_path / "out", ignore=lambda _, names: [own for own in names if "-stage1.safetensors" not in own])
+
+    run = world_of(name).train(tmp_path, "--stage", "2", **caching(to_disk=False))
+
+    assert run.code == 0
+    assert "caching captions" in run.output
     assert same_weights(out / "cg3.safetensors", tmp_path / "out/cg3.safetensors")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from safetensors.torch import save_file
 
@@ -121,6 +123,27 @@ def test_weights_of_which_a_part_fits_are_loaded_and_the_rest_is_said(loading):
     [line] = load({**tensors, "lora_unet_of_another.alpha": tensors[next(iter(tensors))].clone()})
     assert f"1 of its {len(tensors) + 1} tensors are in no part of this network" in line
     assert all(network.state_dict()[name].equal(value) for name, value in tensors.items())
+
+
+def test_stage_2_does_not_go_on_with_a_stage_1_that_diverged(loading):
+    network, load = loading
+    tensors = {name: value.clone() for name, value in network.state_dict().items()}
+    next(iter(tensors.values())).fill_(math.nan)
+    with pytest.raises(UserError, match="not all of its numbers are finite, so stage 1 has diverged; lower its learning rate"):
+        load(tensors, is_continued=True)
+
+
+def test_loading_asks_the_network_for_its_tensors_a_few_times_whatever_their_number(loading, monkeypatch):
+    """LyCORIS goes over all its modules each time, and a file of SDXL has thousands of tensors."""
+    network, load = loading
+    tensors = network.state_dict()
+    asked = []
+    state_dict = type(network).state_dict
+    monkeypatch.setattr(type(network), "state_dict", lambda *args, **named: asked.append(1) or state_dict(*args, **named))
+
+    load(tensors)
+
+    assert len(asked) < 5 < len(tensors)
 
 
 def test_stage_2_takes_all_of_stage_1_or_stops(loading):
