@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,9 @@ from safetensors.torch import load_file
 from lycoris_composite import __version__
 from tests import tiny
 from tests.architectures.configs import ARCHITECTURES, STEPS
-from tests.architectures.conftest import GetWorld
+from tests.architectures.conftest import GetWorld, make_worlds
 from tests.helpers import ROOT
+from tests.trainers.kohya.conftest import VERSIONS
 from tests.world import COMPOSITE, Run, World
 
 # A state after every step. A warm-up's first step has a learning rate of zero: after it stage 2 saves what it began with.
@@ -27,6 +28,12 @@ STAGE2 = {**COMPOSITE["stage2"], "lr_scheduler": "constant_with_warmup", "lr_war
 SETTINGS = {"save_every_n_steps": 1, "save_state": True, "composite": {"stage2": STAGE2}}
 TRAIN = str(ROOT / "train_composite.py")
 RECORDING = str(ROOT / "tests/architectures/recording.py")
+
+
+def train(world: World, folder: Path, **changes: Any) -> list[str]:
+    """The command of both stages, its config written."""
+    config = world.write_config(folder, **changes)
+    return [TRAIN, "--config", str(config), "--sd_scripts", str(world.sd_scripts)]
 
 
 def record(world: World, folder: Path, *command: str) -> tuple[Run, list[dict[str, Any]]]:
@@ -41,10 +48,9 @@ def undisturbed(world_of: GetWorld, tmp_path_factory: pytest.TempPathFactory) ->
     """The outputs and the batches of a run that nothing disturbed, for the tests that only read them."""
 
     @cache
-    def get(name: str) -> tuple[Path, list[dict]]:
+    def get(name: str, **changes: Any) -> tuple[Path, list[dict]]:
         world, folder = world_of(name), tmp_path_factory.mktemp(name)
-        config = world.write_config(folder, **SETTINGS)
-        run, batches = record(world, folder, TRAIN, "--config", str(config), "--sd_scripts", str(world.sd_scripts))
+        run, batches = record(world, folder, *train(world, folder, **SETTINGS, **changes))
         assert run.code == 0
         return folder / "out", batches
 
@@ -145,6 +151,40 @@ def test_batches_hold_the_composites_captions_and_upstreams_tokens_of_them(name:
                 assert found[place].equal(torch.nn.functional.pad(expected[0], (0, padding)))
 
 
+@pytest.mark.parametrize("place", ["memory", "disk"])
+def test_a_second_stage_with_cached_captions_trains_the_same_weights(
+    world_of: GetWorld, name: str, tmp_path: Path, undisturbed, place: str
+) -> None:
+    world, (out, _) = world_of(name), undisturbed(name, network_train_unet_only=True)
+    data = shutil.copytree(world.folder / "data", tmp_path / "data")
+    stage2 = {**STAGE2, "cache_text_encoder_outputs": True, "cache_text_encoder_outputs_to_disk": place == "disk"}
+    settings = {**SETTINGS, "network_train_unet_only": True, "train_data_dir": str(data), "composite": {"stage2": stage2}}
+
+    run, batches = record(world, tmp_path, *train(world, tmp_path, **settings))
+
+    assert run.code == 0
+    assert [batch["text_encoder_outputs_list"] is not None for batch in batches] == [False] * STEPS + [True] * STEPS
+    assert same_weights(out / "cg3.safetensors", tmp_path / "out/cg3.safetensors")
+    files = {path: path.stat().st_mtime_ns for path in data.rglob("*.npz")}
+    assert bool(files) == (place == "disk")
+    if files:
+        assert world.train(tmp_path, "--stage", "2", "--fresh", **settings).code == 0
+        assert files == {path: path.stat().st_mtime_ns for path in data.rglob("*.npz")}, "encoded again"
+        assert same_weights(out / "cg3.safetensors", tmp_path / "out/cg3.safetensors")
+
+
+def test_captions_cached_in_both_stages(world_of: GetWorld, name: str, tmp_path: Path) -> None:
+    """As upstream wants it of stage 1: nothing in its captions changes from epoch to epoch."""
+    world = world_of(name)
+    caches = {"cache_text_encoder_outputs": True, "shuffle_caption": False, "network_train_unet_only": True}
+
+    run, batches = record(world, tmp_path, *train(world, tmp_path, **SETTINGS, **caches))
+
+    assert run.code == 0
+    assert all(batch["text_encoder_outputs_list"] is not None for batch in batches)
+    check_outputs(tmp_path / "out", name)
+
+
 @pytest.mark.parametrize(("sizes", "side"), [(((96, 96), (96, 96)), 192), (((256, 256), (64, 128)), 160)])
 def test_sdxl_learns_the_sizes_of_a_file_that_was_joined_by_hand(
     world_of: GetWorld, tmp_path: Path, sizes: tuple[tiny.Size, tiny.Size], side: int
@@ -156,8 +196,8 @@ def test_sdxl_learns_the_sizes_of_a_file_that_was_joined_by_hand(
     for trigger, size in zip(("mio", "rin"), sizes, strict=True):
         tiny.draw_characters(tmp_path / "data", images=1, size=size, names=(trigger,))
     composite = {"composites_per_image": 0.5, "stage2": {}}
-    config = world.write_config(tmp_path, train_data_dir=str(tmp_path / "data"), composite=composite, **settings)
-    run, [_, ours] = record(world, tmp_path, TRAIN, "--config", str(config), "--sd_scripts", str(world.sd_scripts))
+    command = train(world, tmp_path, train_data_dir=str(tmp_path / "data"), composite=composite, **settings)
+    run, [_, ours] = record(world, tmp_path, *command)
     assert run.code == 0
 
     join_by_hand(sorted((tmp_path / "data").rglob("*.png")), tmp_path / "joined/1_pair")
@@ -186,3 +226,19 @@ def join_by_hand(pictures: Sequence[Path], folder: Path) -> None:
     folder.mkdir(parents=True)
     joined.save(folder / "01.png")
     (folder / "01.txt").write_text("mio and rin")
+
+
+@pytest.fixture(scope="session")
+def oldest_world_of(version_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[GetWorld]:
+    yield from make_worlds(version_of(VERSIONS[0]), tmp_path_factory.mktemp("oldest"))
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("caches", [False, True], ids=["", "cached captions"])
+def test_the_oldest_version_trains_both_stages(oldest_world_of: GetWorld, name: str, tmp_path: Path, caches: bool) -> None:
+    stage2 = {**STAGE2, "cache_text_encoder_outputs": caches}
+    only = {"network_train_unet_only": True} if caches else {}
+
+    assert oldest_world_of(name).train(tmp_path, **{**SETTINGS, "composite": {"stage2": stage2}}, **only).code == 0
+
+    check_outputs(tmp_path / "out", name)
