@@ -50,12 +50,12 @@ class Architecture:
     """What differs between models.
 
     `strategy` is upstream's class that makes tokens. `others` are tokenizers whose limits do not count: they read the words as
-    an encoder's does (SDXL's second), their encoder makes one vector of 77 tokens (CLIP's in Flux and SD3), or it reads only
-    what stands in quotes (byT5). `weights` are kohya's options with files of weights beside those of every
-    trainer, of which `required` have to be set. `bucket_steps` is what `bucket_reso_steps` has to be a multiple of (upstream's
-    `verify_bucket_reso_steps`). `latents` ends the names of upstream's cache files. `caption` is the template that fits how
-    its captions are written. `caption_bytes` is the size of a caption's cached encoder outputs (float32, at the usual limit),
-    None where upstream caches none. `is_guided` says that a negative prompt changes the samples.
+    an encoder's does (SDXL's second), their encoder reads the first 77 tokens beside one that reads them all (CLIP's in Flux
+    and SD3), or it reads only what stands in quotes (byT5). `weights` are kohya's options with files of weights beside those of
+    every trainer, of which `required` have to be set. `bucket_steps` is what `bucket_reso_steps` has to be a multiple of
+    (upstream's `verify_bucket_reso_steps`). `latents` ends the names of upstream's cache files. `caption` is the template that
+    fits how its captions are written. `caption_bytes` is the size of a caption's cached encoder outputs (float32, at the usual
+    limit), None where upstream caches none. `is_guided` says that a negative prompt changes the samples.
     """
 
     name: str

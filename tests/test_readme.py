@@ -13,6 +13,7 @@ import pytest
 import toml
 
 from lycoris_composite import cli, launcher
+from lycoris_composite.architectures import ARCHITECTURES, BUILTIN
 from lycoris_composite.composites.plan import CompositeOptions
 from lycoris_composite.config import settings as config
 from lycoris_composite.config.stages import stages_of
@@ -94,6 +95,16 @@ def test_the_table_of_keys_has_all_keys_and_their_defaults():
     defaults = {field.name: field.default for field in fields(CompositeOptions)} | {"trainer": config.DEFAULT_TRAINER}
     assert {key for key, _ in rows} == COMPOSITE_KEYS
     assert {key: toml.loads(f"key = {cell.strip('`')}")["key"] for key, cell in rows if key != "stage2"} == defaults
+
+
+def test_every_model_has_its_row_its_default_caption_and_its_caches_size():
+    text = text_of(ROOT / "docs/models.md")
+    for trainer, row in ARCHITECTURES.items():
+        assert f"`{trainer}`" in text or trainer == BUILTIN
+        assert re.search(rf"^\|.*{row.name}.*\| `{re.escape(row.caption)}` \|$", text, re.MULTILINE)
+        assert row.caption_bytes is None or f"{row.caption_bytes / 1e6:.1f}" in text
+    for option in {encoder.key for row in ARCHITECTURES.values() for encoder in row.encoders} - {""}:
+        assert f"`{option}`" in text
 
 
 @pytest.mark.parametrize("name", ["set-up", "demo", "look"])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lycoris_composite.architectures import architecture_of
+from lycoris_composite.composites.captions import holds_captions
 from lycoris_composite.composites.plan import CompositeOptions, Plan
 from lycoris_composite.config.options import FLAG_NAMES, LONGEST_SIDE, KohyaSettings, check_kind, parse_resolution
 from lycoris_composite.config.settings import Settings, read_toml
@@ -100,7 +101,8 @@ def plan_of(
                 f"{subset.folder}: none of its {len(subset.small):,} picture(s) has more than {width}x{height} pixels, and "
                 "skip_image_resolution leaves out the others; lower it, or take this folder out."
             )
-    return Plan(characters_of(subsets), dataset.canvas, options, dataset.batch_size, seed, by_separator)
+    characters = characters_of(subsets, holds_captions(options.caption))
+    return Plan(characters, dataset.canvas, options, dataset.batch_size, seed, by_separator)
 
 
 def _check_buckets(datasets: Sequence[Dataset], trainer: str) -> None:

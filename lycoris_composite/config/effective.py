@@ -23,7 +23,8 @@ def effective(stage: Stage, plan: Plan, single_size: Size | None) -> tuple[Stage
     of its own they are made from the plan's characters, those of one character at `single_size`."""
     files = {}
     if not stage.settings.sample_prompts:
-        prompts = stage.prompts or sample_prompts(plan, single_size or plan.canvas.size)
+        is_guided = stage.architecture.is_guided
+        prompts = stage.prompts or sample_prompts(plan, single_size or plan.canvas.size, is_guided)
         name = stage.name if stage.prompts else stage.name.removesuffix(STAGE_1)
         file = stage.output_dir / f"{name}-prompts.json"
         files[file] = json.dumps(prompts, ensure_ascii=False, indent=1)

@@ -202,11 +202,12 @@ def _read_caption(image: Path, subset: Subset) -> tuple[str | None, bool]:
     return text, not subset.rules.enable_wildcard and any(lines[1:])
 
 
-def characters_of(subsets: Iterable[Subset]) -> list[Character]:
-    """A character for each subset, sorted by trigger word, so that the order of a folder listing changes nothing. Raises
-    UserError for fewer than two characters, two with one trigger word, or unusable captions."""
+def characters_of(subsets: Iterable[Subset], in_sentences: bool = False) -> list[Character]:
+    """A character for each subset, sorted by trigger word, so that the order of a folder listing changes nothing.
+    `in_sentences` says that captions are read as whole texts. Raises UserError for fewer than two characters, two with one
+    trigger word, or unusable captions."""
     subsets = list(subsets)
-    told = [_told(subset) for subset in subsets]
+    told = [_told(subset, in_sentences) for subset in subsets]
     characters = []
     for number, subset in enumerate(subsets):
         trigger = trigger_of(told[number], [*told[:number], *told[number + 1 :]])
@@ -224,14 +225,16 @@ def characters_of(subsets: Iterable[Subset]) -> list[Character]:
     return sorted(characters, key=lambda character: character.trigger)
 
 
-def _told(subset: Subset) -> Told:
+def _told(subset: Subset, in_sentences: bool) -> Told:
     if not subset.images:
         others = pictures_below(Path(subset.folder))
         unread = f" that sd-scripts reads, though {len(others):,} picture(s) such as {others[0]}" if others else ""
         raise UserError(f"{subset.folder}: no images in it{unread}; add some or remove the subset.")
     paths = [image.path for image in subset.images]
     has_files = any(image.caption for image in subset.images)
-    return Told(subset.folder, subset.class_tokens, subset.trigger, subset.rules, paths, _captions(subset), has_files)
+    return Told(
+        subset.folder, subset.class_tokens, subset.trigger, subset.rules, paths, _captions(subset), has_files, in_sentences
+    )
 
 
 def _captions(subset: Subset) -> tuple[str, ...]:

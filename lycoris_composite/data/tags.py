@@ -62,9 +62,14 @@ def first_choices(text: str, rules: CaptionRules) -> tuple[str, ...]:
 def line_tags(text: str, rules: CaptionRules) -> Iterator[list[tuple[str, ...]]]:
     """The tags of each line that a caption can be, prefix and suffix among them; each tag is all that wildcards can make
     of it. What `secondary_separator` holds together counts as several."""
+    for line in line_texts(text, rules):
+        yield [tag for tag in _choices(line, rules) if any(tag)]
+
+
+def line_texts(text: str, rules: CaptionRules) -> Iterator[str]:
+    """Each line that a caption can be, with prefix and suffix, its wildcards not yet chosen."""
     lines = text.lstrip(_BYTE_ORDER_MARK).split("\n")
-    for line in lines if rules.enable_wildcard else lines[:1]:
-        yield [tag for tag in _choices(_affixed(line, rules), rules) if any(tag)]
+    return (_affixed(line, rules) for line in (lines if rules.enable_wildcard else lines[:1]))
 
 
 def _choices(line: str, rules: CaptionRules) -> Iterator[tuple[str, ...]]:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from lycoris_composite.data.tags import CaptionRules, first_choices, first_tag, line_tags
+from lycoris_composite.data.tags import CaptionRules, first_choices, first_tag, line_tags, line_texts
 from lycoris_composite.errors import UserError
 
 FOLDER, FIRST, HAND = "the folder's name, in every caption", "first tag of every caption", "by hand"
 CLASS, WORD = "class tokens", "a word of the folder's name, in every caption"
 _MOST_SHOWN = 5  # candidates
+_LONGEST_NAME = 3  # words; a sentence up to its first comma has more
 # Says how many there are, how good a picture is or where it is from, and never who is in it.
 _COMMON = re.compile(
     r"\d+\+?(girl|boy|other)s?|(multiple|no) (girl|boy|other|human)s?|solo( focus)?|(male|female) focus"
@@ -27,7 +28,8 @@ _COMMON = re.compile(
 @dataclass(frozen=True)
 class Told:
     """A subset's folder, its class tokens and `trigger` where it has them, its caption rules, its images' paths and their
-    captions. `has_files` is false where the captions are the class tokens."""
+    captions. `has_files` is false where the captions are the class tokens. `in_sentences` says that captions are read as whole
+    texts: then the trigger word is a word of them, and need be no tag."""
 
     folder: str
     class_tokens: str | None
@@ -36,6 +38,7 @@ class Told:
     paths: Sequence[str]
     captions: Sequence[str]
     has_files: bool = True
+    in_sentences: bool = False
 
     def lines(self) -> Iterator[list[tuple[str, ...]]]:
         """The tags of every line of every caption; read anew each time, as a set may have millions."""
@@ -82,7 +85,8 @@ def trigger_of(told: Told, others: Sequence[Told]) -> Trigger:
             raise UserError(f'{told.folder}, trigger: "{word}" is several tags; give the one that says who it is.')
         return _found(told, word, HAND)
     ways = {FOLDER: _by_name, CLASS: _by_class_tokens, FIRST: _by_first_tag, WORD: _by_a_word_of_the_name}
-    for how, way in ways.items():
+    for how in (FOLDER, WORD, CLASS, FIRST) if told.in_sentences else ways:
+        way = ways[how]
         word = way(told, others)
         if word is not None:
             return _found(told, word, how if told.has_files else CLASS)
@@ -96,7 +100,7 @@ def _by_name(told: Told, others: Sequence[Told]) -> str | None:
     for name in told.names:
         if name not in taken and _stands_in_all(told, name) and (not _COMMON.fullmatch(name) or _begins_all(told, name)):
             return name
-    for name in told.names:
+    for name in () if told.in_sentences else told.names:
         series = {choice for tag in next(told.lines(), []) for choice in map(folded, tag) if choice.startswith(f"{name} (")}
         in_all = [tag for tag in sorted(series) if _stands_in_all(told, tag)]
         if name not in taken and len(in_all) == 1:
@@ -117,11 +121,14 @@ def _by_class_tokens(told: Told, others: Sequence[Told]) -> str | None:
 
 
 def _by_first_tag(told: Told, others: Sequence[Told]) -> str | None:
-    """The tag that every caption begins with, in its file or with its prefix, where it tells this folder from others."""
+    """The tag that every caption begins with, in its file or with its prefix, where it tells this folder from others. The
+    beginning of a sentence is no name."""
     for with_prefix in (False, True) if told.rules.caption_prefix else (False,):
         for word in next(told.firsts(with_prefix), ()):
             key = folded(word)
-            if key and _is_telling(key, others) and all(key in map(folded, choices) for choices in told.firsts(with_prefix)):
+            if not key or (told.in_sentences and len(key.split()) > _LONGEST_NAME):
+                continue
+            if _is_telling(key, others) and all(key in map(folded, choices) for choices in told.firsts(with_prefix)):
                 return word
     return None
 
@@ -137,14 +144,27 @@ def _is_telling(word: str, others: Sequence[Told]) -> bool:
 
 
 def _stands_in_all(told: Told, word: str) -> bool:
-    return _is_in_each(told.lines(), word)
+    return all(_stands_in(told, caption, word) for caption in told.captions)
 
 
-def _is_in_each(lines: Iterable[list[tuple[str, ...]]], word: str) -> bool:
-    return all(any(word in map(folded, tag) for tag in line) for line in lines)
+def _stands_in(told: Told, caption: str, word: str) -> bool:
+    """Whether every line that the caption can be has the word: as a tag, or as a word of its sentences."""
+    if told.in_sentences:
+        pattern = _as_word(word)
+        return all(pattern.search(folded(line)) for line in line_texts(caption, told.rules))
+    return all(any(word in map(folded, tag) for tag in line) for line in line_tags(caption, told.rules))
+
+
+def _as_word(name: str) -> re.Pattern[str]:
+    """Finds a name in a text, and not within another word. Chinese and Japanese have no spaces around it."""
+    words = r"[\s_]+".join(map(re.escape, name.split()))
+    return re.compile(rf"(?<!\w){words}(?!\w)", re.ASCII | re.IGNORECASE)
 
 
 def _begins_all(told: Told, word: str) -> bool:
+    if told.in_sentences:
+        pattern = _as_word(word)
+        return all(pattern.match(folded(line)) for caption in told.captions for line in line_texts(caption, told.rules))
     return all(word in map(folded, choices) for choices in told.firsts())
 
 
@@ -152,6 +172,11 @@ def _found(told: Told, word: str, how: str) -> Trigger:
     """The word as the captions spell it; what a wildcard draws in its place is a spelling too."""
     key, spellings, stands_in = folded(word), {}, 0
     for caption in told.captions:
+        if told.in_sentences:
+            meant = [match[0] for line in line_texts(caption, told.rules) for match in _as_word(key).finditer(line)]
+            stands_in += bool(meant)
+            spellings |= dict.fromkeys(meant)
+            continue
         meant = [tag for line in line_tags(caption, told.rules) for tag in line if key in map(folded, tag)]
         stands_in += bool(meant)
         spellings |= {spelling: None for tag in meant for spelling in tag if spelling}
@@ -165,6 +190,8 @@ def _none_found(told: Told, others: Sequence[Told]) -> UserError:
         namesake = next((other for other in others if name in other.names), None)
         if namesake and _stands_in_all(told, name):
             return shared(told.folder, _found(told, name, FOLDER).word, namesake.folder)
+    if told.in_sentences:
+        return _no_word_of_all(told)
     firsts = [first_tag(caption, told.rules) for caption in told.captions]
     settle = 'or set trigger = "…" in the subset\'s table of a dataset_config'
     different = [number for number, first in enumerate(firsts) if folded(first) != folded(firsts[0])]
@@ -186,6 +213,15 @@ def _none_found(told: Told, others: Sequence[Told]) -> UserError:
     )
 
 
+def _no_word_of_all(told: Told) -> UserError:
+    """For captions that are sentences."""
+    return UserError(
+        f"{told.folder}: nothing says which word of its captions is its trigger word, {_about_the_name(told)}; name the folder "
+        '<repeats>_<word> by a word that all its captions have, or set trigger = "…" in the subset\'s table of a '
+        "dataset_config."
+    )
+
+
 def shared(folder: str, word: str, other: str) -> UserError:
     """For two characters of one trigger word."""
     return UserError(
@@ -199,15 +235,11 @@ def _about_the_name(told: Told) -> str:
     if not told.names:
         return "and the folder's name has no word"
     word = told.names[0]
-    lacking = [
-        path
-        for path, caption in zip(told.paths, told.captions, strict=True)
-        if not _is_in_each(line_tags(caption, told.rules), word)
-    ]
+    lacking = [path for path, caption in zip(told.paths, told.captions, strict=True) if not _stands_in(told, caption, word)]
     if not lacking:
         return f'and the folder\'s name, "{word}", does not say who it is'
     if len(lacking) == len(told.paths):
-        return f'and none has the folder\'s name, "{word}", as a tag'
+        return f'and none has the folder\'s name, "{word}"{"" if told.in_sentences else ", as a tag"}'
     return f'and "{word}" is missing in {len(lacking)} of {len(told.paths)}, such as {os.path.basename(lacking[0])}'
 
 

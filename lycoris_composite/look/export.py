@@ -26,7 +26,7 @@ def export(path: Path, overrides: Sequence[str], epochs: int, folder: Path) -> t
     if target.exists():
         raise UserError(f"{target}: is there already; remove it, or give another --out.")
     remove_leftovers(folder, _FOLDER)
-    reading = read(settings)
+    reading = read(settings, is_cycling=False)  # what this trainer encodes ahead is nothing to another
     samples: dict[str, Sample] = {}  # by the name of its files
     for number, plan in enumerate(reading.plans, 1):
         dataset = f"d{number}_" if len(reading.plans) > 1 else ""

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
+from lycoris_composite.composites.captions import holds_captions
 from lycoris_composite.composites.pictures import composite_picture
 from lycoris_composite.composites.plan import Panel, Plan
 from lycoris_composite.config.schedule import Cost
@@ -51,6 +52,11 @@ class Preview:
     @property
     def title(self) -> str:
         return f"{self.name}: preview"
+
+    @property
+    def holds_captions(self) -> bool:
+        """Whether composites' captions hold the panels' captions whole, and words are cut instead of tags."""
+        return holds_captions(self.datasets[0].plan.options.caption)
 
     @property
     def characters(self) -> list[Character]:
@@ -94,7 +100,7 @@ def make_preview(settings: Settings, epoch: int, count: int) -> Preview:
     lines = [*reading.notes, *(f"cannot be used: {reason}" for reason in shortened(list(reading.bad.values()), _MOST_BAD))]
     datasets = []
     for plan in reading.plans:
-        lines += _warnings(reading, plan, limit)
+        lines += _warnings(reading, plan)
         samples = chosen(list(islice(reading.in_order(plan, epoch), _MOST_READ)), count)
         composites = [sample.composite for sample in samples]
         pictures = thread_map(composite_picture, composites, desc="drawing composites", disable=None)
@@ -102,13 +108,13 @@ def make_preview(settings: Settings, epoch: int, count: int) -> Preview:
     return Preview(reading.stages[1].name, epoch, lines, datasets, reading.costs, limit)
 
 
-def _warnings(reading: Reading, plan: Plan, limit: int | None) -> list[str]:
+def _warnings(reading: Reading, plan: Plan) -> list[str]:
     """Those of a plan. They look at the first _MOST_READ samples of training."""
     epochs = range(1, reading.schedule.epochs + 1)
     total = plan.composites * len(epochs)
     samples = chain.from_iterable(reading.in_order(plan, epoch) for epoch in epochs)
     seen = list(tqdm(islice(samples, _MOST_READ), "reading captions", min(total, _MOST_READ), disable=None))
-    return warnings(plan, seen, total <= _MOST_READ, limit)
+    return warnings(plan, seen, total <= _MOST_READ, reading.budget)
 
 
 def chosen(samples: Sequence[Sample], count: int) -> list[Sample]:
@@ -153,7 +159,8 @@ def sheet_of(preview: Preview) -> Image.Image:
     """The contact sheet: a title, warnings, and rows of composites with their captions."""
     text, small = contact_sheet.dejavu(17), contact_sheet.dejavu(14)
     sides = enumerate(preview.datasets[0].plan.sides)
-    legend = [("name", "name "), *((f"tags{number}", f"tags on the {side} ") for number, side in sides)]
+    what = "caption" if preview.holds_captions else "tags"
+    legend = [("name", "name "), *((f"tags{number}", f"{what} on the {side} ") for number, side in sides)]
     warnings = [[("warning", line)] for line in preview.warnings]
     head = [
         contact_sheet.text_block([[("name", preview.title)]], contact_sheet.dejavu(28, bold=True), _WIDTH),
@@ -163,7 +170,7 @@ def sheet_of(preview: Preview) -> Image.Image:
     rows: list[list[Image.Image]] = []
     room = 0
     for sample, picture in preview.samples:
-        cell = _cell(sample, picture, preview.limit, small)
+        cell = _cell(sample, picture, preview, small)
         if cell.width > room:
             rows.append([])
             room = _WIDTH
@@ -185,12 +192,13 @@ def _who_is_who(preview: Preview) -> list[list[contact_sheet.Span]]:
     return lines
 
 
-def _cell(sample: Sample, picture: Image.Image, limit: int | None, font: contact_sheet.Font) -> Image.Image:
+def _cell(sample: Sample, picture: Image.Image, preview: Preview, font: contact_sheet.Font) -> Image.Image:
     """A composite above its caption, size and number of tokens."""
     picture = ImageOps.contain(picture, (_WIDTH, _PICTURE_HEIGHT), Image.Resampling.LANCZOS)
     width, height = sample.composite.size
-    tokens = "" if sample.tokens is None else f", {sample.tokens} of {limit} tokens"
+    tokens = "" if sample.tokens is None else f", {sample.tokens} of {preview.limit} tokens"
     cut = sum(map(len, sample.parts.cut)) if sample.parts else 0
-    facts = f"{width}x{height}{tokens}{f', {cut} tag(s) cut' if cut else ''}"
+    unit = "word(s)" if preview.holds_captions else "tag(s)"
+    facts = f"{width}x{height}{tokens}{f', {cut} {unit} cut' if cut else ''}"
     caption = sample.spans or [("muted", "no caption in this epoch")]
     return contact_sheet.captioned(picture, [caption, [("muted", facts)]], font, _LEAST_WIDTH)

@@ -53,8 +53,9 @@ class Reading:
         return self.samples(plan, epoch, [batch - start for batch in order if 0 <= batch - start < plan.batches])
 
 
-def read(settings: Settings) -> Reading:
-    """Reads the data as training will, without the files that cannot be used. Raises UserError for data that no run takes."""
+def read(settings: Settings, is_cycling: bool = True) -> Reading:
+    """Reads the data as training will, without the files that cannot be used. Where not `is_cycling`, no composite comes round
+    again, as if nothing was encoded ahead. Raises UserError for data that no run takes."""
     try:
         upstream = None if settings.trainer == "builtin" else checkout.find()
     except UserError:
@@ -66,7 +67,7 @@ def read(settings: Settings) -> Reading:
         check_kinds(stage.settings, str(settings.path))
     by_separator = upstream is not None and checkout.joins_by_separator(upstream)
     data = read_data((first, second), second, Refusals(), lambda bad: None, by_separator=by_separator)
-    plans = [second.trained(plan) for plan in data.plans]
+    plans = [second.trained(plan) if is_cycling else plan for plan in data.plans]
     costs = single_cost(first, data.singles), composite_cost(second, plans)
     budget, notes = _budget(second, upstream)
     notes += [*data.ignored, *_not_shown(second.settings)]

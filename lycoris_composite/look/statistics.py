@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from lycoris_composite.composites.captions import Budget, CaptionParts, Progress
+from lycoris_composite.composites.captions import Budget, CaptionParts, Progress, holds_captions
 from lycoris_composite.composites.plan import Composite, Plan
 from lycoris_composite.config.schedule import Schedule
 from lycoris_composite.data.buckets import Size
@@ -67,8 +67,9 @@ def unbalanced(plan: Plan) -> list[tuple[Character, Character]]:
     return [(few, most) for few in plan.characters if len(few.images) < _FEW * len(most.images)]
 
 
-def warnings(plan: Plan, seen: Sequence[Sample], is_all: bool, limit: int | None) -> list[str]:
-    """What is worth a look before training, most important first. `seen` are its samples, or the first of them."""
+def warnings(plan: Plan, seen: Sequence[Sample], is_all: bool, budget: Budget | None) -> list[str]:
+    """What is worth a look before training, most important first. `seen` are its samples, or the first of them. The words of
+    a whole caption are no tags: most stand in few captions, so no side is looked at."""
     lines = [
         f'"{character.trigger}" stands in no caption of {character.subset.folder}: stage 1 does not teach it, composites '
         "alone do; write it into the captions."
@@ -79,7 +80,8 @@ def warnings(plan: Plan, seen: Sequence[Sample], is_all: bool, limit: int | None
         "seen far more often; add images, or expect its poses and backgrounds to be learned with it."
         for few, most in unbalanced(plan)
     ]
-    return [*lines, *_cropped(plan), *_over_limit(seen, limit), *_one_sided(plan, seen, is_all)]
+    lines += [*_cropped(plan), *_over_limit(plan, seen, budget)]
+    return lines if holds_captions(plan.options.caption) else [*lines, *_one_sided(plan, seen, is_all)]
 
 
 def _cropped(plan: Plan) -> Iterator[str]:
@@ -96,12 +98,13 @@ def _cropped(plan: Plan) -> Iterator[str]:
         )
 
 
-def _over_limit(seen: Sequence[Sample], limit: int | None) -> Iterator[str]:
+def _over_limit(plan: Plan, seen: Sequence[Sample], budget: Budget | None) -> Iterator[str]:
     over = sum(sample.parts is not None and any(sample.parts.cut) for sample in seen)
-    if over:
+    if budget is not None and over:
+        lost = "words" if holds_captions(plan.options.caption) else "tags"
         yield (
-            f"{over:,} of {len(seen):,} captions are over the limit of {limit} tokens and lose tags on both sides; "
-            "raise max_token_length, or write fewer tags."
+            f"{over:,} of {len(seen):,} captions are over the limit of {budget.limit} tokens and lose {lost} on both sides; "
+            f"{f'raise {budget.key}, or ' if budget.key else ''}write fewer {lost}."
         )
 
 

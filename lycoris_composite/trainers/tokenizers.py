@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from lycoris_composite.architectures import CLIP_L, Encoder, Tokenizer, encoders_of
+from lycoris_composite.architectures import ARCHITECTURES, CLIP_L, Encoder, Tokenizer, encoders_of
 from lycoris_composite.composites.captions import Budget, strictest
 from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.config.stages import Stage
@@ -65,9 +65,10 @@ def _loaded(tokenizer: Tokenizer, folder: Path | None, cache: str | None = None)
             f"{folder}: no tokenizer that transformers {transformers.__version__} can read; remove this folder, or save it "
             "with the version that is installed."
         )
+    model = next(row.name for row in ARCHITECTURES.values() if tokenizer in row.tokenizers)
     raise UserError(
         f"the tokenizer {tokenizer.name} is not on this machine, and training fetches nothing; run `lycoris-composite setup "
-        "--tokenizers`, or set tokenizer_cache_dir to where it is."
+        f"--tokenizers {model}`, or set tokenizer_cache_dir to where it is."
     )
 
 

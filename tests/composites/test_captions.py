@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lycoris_composite.architectures import TAGS
+from lycoris_composite.architectures import SENTENCES, TAGS
 from lycoris_composite.composites.captions import (
     Budget,
     PanelCaption,
@@ -21,6 +21,7 @@ from lycoris_composite.composites.captions import (
     marker,
     render,
     spans,
+    strictest,
 )
 from lycoris_composite.data.tags import CaptionRules, first_tag, line_tags
 from lycoris_composite.errors import UserError
@@ -83,7 +84,7 @@ def test_braces_of_a_caption_are_no_fields():
     assert caption(panels("rin, {left}", "uzuki, {right_tags}")) == f"{NAME}, {{left}}, {{right_tags}}"
 
 
-@pytest.mark.parametrize("template", [TAGS, "{left} and {right}", "no fields", "", "{{left}} {left}"])
+@pytest.mark.parametrize("template", [TAGS, SENTENCES, "{left} and {right}", "no fields", "", "{{left}} {left}"])
 def test_good_templates_pass(template):
     check_template(template)
 
@@ -99,6 +100,7 @@ def test_good_templates_pass(template):
         ("{left, {right}", "unknown field|expected"),
         ("{left", "expected '}'"),
         ("left}", "Single '}'"),
+        ("{left_caption}, {right_tags}", "has fields for tags and for whole captions, which say the same twice; keep one kind"),
     ],
 )
 def test_a_broken_template_is_an_error(template, message):
@@ -110,6 +112,8 @@ def test_a_broken_template_is_an_error(template, message):
     ("template", "word"),
     [
         (TAGS, "COMPOSITE"),
+        (SENTENCES, "COMPOSITE"),
+        ("A diptych: {left_caption} {right_caption}", "diptych"),
         ("{left} + {right} duo, {left_tags}", "duo"),
         ("2girls, {left}/{right}/COMPOSITE, {left_tags}", "COMPOSITE"),
         ("{left}/{right}, {left_tags}", None),
@@ -399,3 +403,121 @@ def test_each_side_is_joined_by_its_own_separator_where_upstream_does_so():
         texts.append(parts.text(TAGS))
         assert "".join(text for _, text in parts.spans(TAGS)) == texts[-1]
     assert texts == ["rin/uzuki/COMPOSITE, hat, bow, smile, dress", "rin/uzuki/COMPOSITE, hat; bow, smile, dress"]
+
+
+# --- captions as whole texts -------------------------------------------------------------------------------------
+
+sentence = st.lists(st.text("ab,.{}", min_size=1, max_size=4), min_size=1, max_size=14).map(" ".join)
+for_tags = st.fixed_dictionaries({
+    "shuffle_caption": st.booleans(),
+    "keep_tokens": st.integers(0, 3),
+    "caption_tag_dropout_rate": rates,
+    "token_warmup_step": st.sampled_from([0, 10]),
+    "caption_separator": st.sampled_from([",", "."]),
+})  # fmt: skip
+
+
+def whole(left: str, right: str, seed: int = 0, template: str = SENTENCES, budget: Budget | None = None, **rules: Any):
+    pair = [PanelCaption(left, "rin", CaptionRules(**rules)), PanelCaption(right, "uzuki", CaptionRules(**rules))]
+    return caption_parts(template, pair, random.Random(seed), 1, Progress(3, 100), budget)
+
+
+@thorough
+@given(sentence, sentence, for_tags, st.integers())
+@example("rin, smiling, sits.", "uzuki stands, waving.", {"shuffle_caption": True, "caption_tag_dropout_rate": 1.0}, 0)
+def test_a_whole_caption_stays_as_it_is_whatever_is_set_for_tags(left, right, rules, seed):
+    parts = whole(left, right, seed, **rules)
+    assert parts.text(SENTENCES) == f"rin/uzuki/COMPOSITE. Left: {left} Right: {right}"
+    assert parts.cut == ([], [])
+
+
+@fast
+@given(sentence, sentence, st.sampled_from([SENTENCES, "{right_caption}, {left}", "Both: {left_caption}, {right_caption}."]))
+def test_the_pieces_of_a_whole_caption_make_it_up(left, right, template):
+    parts = whole(left, right, template=template)
+    pieces = parts.spans(template)
+    assert "".join(text for _, text in pieces) == parts.text(template)
+    assert {role: text.rstrip(", ") for role, text in pieces if role != "name"}.items() <= {
+        "tags0": left.rstrip(", "),
+        "tags1": right.rstrip(", "),
+    }.items()
+
+
+@thorough
+@given(sentence, sentence, st.integers(5, 45))
+def test_over_the_budget_both_captions_lose_words_from_their_ends(left, right, limit):
+    """As with tags: the longer one until both have as many, then each in turn, and no more than needed."""
+    budget = Budget(limit, lambda text: len(text.split(" ")))
+    parts = whole(left, right, budget=budget)
+    assert budget.count(parts.text(SENTENCES)) <= limit
+    for before, kept, cut in zip((left, right), parts.tags, parts.cut, strict=True):
+        assert " ".join([*kept, *cut]) == before
+    lengths, lost = [len(kept) for kept in parts.tags], [bool(cut) for cut in parts.cut]
+    assert all(length == max(lengths) for length, has_lost in zip(lengths, lost, strict=True) if has_lost)
+    if any(lost):
+        again = [[*kept, *cut[:1]] for kept, cut in zip(parts.tags, parts.cut, strict=True)]
+        assert budget.count(render(SENTENCES, parts.triggers, again, parts.joints)) > limit
+
+
+def test_the_right_caption_is_not_the_one_that_is_cut():
+    left, right = (" ".join(f"{side}{number}" for number in range(30)) for side in "lr")
+    parts = whole(left, right, budget=Budget(40, lambda text: len(text.split())))
+    assert (
+        parts.text(SENTENCES)
+        == f"rin/uzuki/COMPOSITE. Left: {left[: left.index(' l18')]} Right: {right[: right.index(' r18')]}"
+    )
+
+
+def test_prefix_suffix_and_wildcards_belong_to_their_caption():
+    parts = whole("rin sits.", "uzuki stands.", caption_prefix="Photo:", caption_suffix="(c)")
+    assert parts.text(SENTENCES) == "rin/uzuki/COMPOSITE. Left: Photo: rin sits. (c) Right: Photo: uzuki stands. (c)"
+    drawn = {
+        whole("rin {sits|stands}.\nrin, {{alone}}.", "uzuki.", seed, enable_wildcard=True).text(
+            "{left_caption}|{right_caption}"
+        )
+        for seed in range(60)
+    }
+    assert drawn == {"rin sits.|uzuki.", "rin stands.|uzuki.", "rin, {alone}.|uzuki."}
+    assert whole("rin sits.\nrin.", "uzuki.").text("{left_caption}") == "rin sits."  # without wildcards the first line
+
+
+def test_separators_that_only_part_tags_are_read_as_commas():
+    parts = whole("rin ||| a hat;;;a bow", "uzuki.", keep_tokens_separator="|||", secondary_separator=";;;")
+    assert parts.text("{left_caption}") == "rin , a hat,a bow"
+
+
+def test_a_dropped_whole_caption_is_none():
+    assert whole("rin.", "uzuki.", caption_dropout_rate=1.0) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "advice"), [("t5xxl_max_token_length", "trigger words or raise t5xxl_max_token_length."), ("", "trigger words.")]
+)
+def test_a_name_that_is_too_long_beside_whole_captions(key, advice):
+    with pytest.raises(UserError) as raised:
+        whole("rin.", "uzuki.", budget=Budget(2, lambda text: len(text.split()), key))
+    assert str(raised.value) == f"rin/uzuki: the joined name alone is over 2 tokens; shorten the {advice}"
+
+
+# --- the budget of several encoders ------------------------------------------------------------------------------
+
+
+@thorough
+@given(
+    st.lists(st.tuples(st.integers(5, 60), st.integers(1, 3), st.integers(0, 4)), min_size=1, max_size=4), st.integers(0, 60)
+)
+def test_a_caption_fits_the_strictest_budget_where_it_fits_each(encoders, words):
+    """An encoder makes so many tokens of a word, and some more of a text."""
+    budgets = [
+        Budget(limit, lambda text, each=each, more=more: each * len(text.split()) + more, f"key {number}")
+        for number, (limit, each, more) in enumerate(encoders)
+    ]
+    one, text = strictest(budgets), " ".join(["word"] * words)
+    assert (one.count(text) <= one.limit) == all(budget.count(text) <= budget.limit for budget in budgets)
+    assert one.limit == min(limit for limit, *_ in encoders)
+    assert one.key == next(budget.key for budget in budgets if budget.limit == one.limit)
+
+
+def test_one_budget_is_itself():
+    budget = Budget(75, len)
+    assert strictest([budget]) is budget

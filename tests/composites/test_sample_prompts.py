@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lycoris_composite.architectures import SENTENCES
 from lycoris_composite.composites.plan import CompositeOptions, Plan
 from lycoris_composite.composites.sample_prompts import sample_prompts
 from tests.helpers import character, plan
@@ -78,3 +79,30 @@ def test_tags_held_together_are_written_as_they_are_trained():
     one = plan(cast)
     assert "red hair,red eyes" in one.caption(one.composite(1, 0), 1)
     assert texts(one)[0] == "mio, red hair,red eyes"
+
+
+def test_no_negative_prompt_where_it_changes_no_sample(pair):
+    prompts = sample_prompts(pair, SINGLE, is_guided=False)
+    assert [prompt["prompt"] for prompt in prompts] == texts(pair)[:4]
+    assert all("negative_prompt" not in prompt for prompt in prompts)
+
+
+def test_whole_captions_are_a_characters_own_first_one():
+    mio, rin = character("mio", tags="hat"), character("rin", tags="smile", caption_suffix="outdoors")
+    one = plan([mio, rin], options=CompositeOptions(SENTENCES))
+    left, right = "mio, hat, mio picture 0", "rin, smile, rin picture 0 outdoors"
+    assert texts(one) == [
+        left,
+        right,
+        f"mio/rin/COMPOSITE. Left: {left} Right: {right}",
+        f"rin/mio/COMPOSITE. Left: {right} Right: {left}",
+        f"mio, rin. {left} {right}",
+    ]
+    assert sample_prompts(one, SINGLE)[-1]["negative_prompt"] == "COMPOSITE"
+
+
+def test_a_wildcard_in_a_whole_caption_is_drawn_the_same_every_time():
+    cast = [character(name, tags="a {red|green|blue|black} hat", enable_wildcard=True) for name in ("mio", "rin")]
+    found = [texts(plan(cast, seed=seed, options=CompositeOptions(SENTENCES))) for seed in (1, 2)]
+    assert found[0] == found[1]
+    assert "{" not in "".join(found[0])

@@ -248,3 +248,61 @@ def test_one_word_for_two_characters(subsets: Sequence[Subset]):
     said = refused(*subsets)
     assert 'the trigger word "rin" is also that of ' in said.lower()
     assert "put one character's images in one folder, or give each a word of its own" in said
+
+
+# --- captions that are sentences -----------------------------------------------------------------------------------
+
+MIO = folder("1_mio", "mio stands in a park, smiling.", "A drawing of mio.")
+
+
+def in_sentences(name: str, *captions: str, **options: Any) -> Character:
+    own = folder(name, *captions, keep_tokens=0, **options)
+    return next(one for one in characters_of([own, MIO], in_sentences=True) if one.subset is own)
+
+
+@pytest.mark.parametrize(
+    ("captions", "word", "summary"),
+    [
+        (("rin, a girl with blue hair, smiles.", "rin, in a park."), "rin", "rin (2)"),
+        (("rin stands in a park, smiling.", "rin sits on a bench, reading."), "rin", "rin (2)"),
+        (("rin is a girl with blue hair, smiling.", "rin is a girl with blue hair, reading."), "rin", "rin (2)"),
+        (("Rin's hair is blue.", "A photo of Rin, smiling."), "Rin", "Rin (2, the folder's name, in every caption)"),
+        (("1girl, rin, hat", "1girl, rin"), "rin", "rin (2, the folder's name, in every caption)"),
+        (("rinが公園にいる。", "笑うrin。"), "rin", "rin (2, the folder's name, in every caption)"),
+        (("The ring is hers.", "rin drinks."), "rin", "rin (2, class tokens, in 1 of 2 captions)"),
+    ],
+)  # fmt: skip
+def test_the_folders_name_is_a_word_of_every_sentence(captions, word, summary):
+    """The clause before the first comma was taken for it, or nothing was found."""
+    character = in_sentences("1_rin", *captions)
+    assert (character.trigger, character.summary) == (word, summary)
+
+
+def test_a_folders_name_of_several_words():
+    assert in_sentences("1_hatsune_miku", "A photo of Hatsune Miku.", "hatsune_miku, singing.").trigger == "Hatsune Miku"
+    assert in_sentences("1_rin girl", "Here rin sits, a girl.", "rin walks.").trigger == "rin"
+
+
+def test_a_wildcard_draws_what_stands_around_the_name():
+    character = in_sentences("1_rin", "{Here|There} rin sits.\nrin {stands|walks}, smiling.", "rin.", enable_wildcard=True)
+    assert (character.trigger, character.found.stands_in) == ("rin", 2)
+
+
+def test_a_name_that_only_some_sentences_begin_with():
+    """A folder's name that says nothing: then what stands before every first comma, if it is short."""
+    assert in_sentences("x", "rin, a girl, smiles.", "rin, in a park.").trigger == "rin"
+    for captions in (("rin stands in a park, smiling.",), ("rin sits.", "rin walks."), ("mio, a girl.",)):
+        message = (
+            'x: nothing says which word of its captions is its trigger word, and none has the folder\'s name, "x"; name the'
+        )
+        with pytest.raises(UserError, match=message):
+            in_sentences("x", *captions)
+    with pytest.raises(
+        UserError, match='and "x" is missing in 1 of 2, such as 1.png; name the folder <repeats>_<word> by a word'
+    ):
+        in_sentences("x", "x sits.", "rin walks.")
+
+
+def test_tags_are_still_no_words_of_a_text():
+    with pytest.raises(UserError, match="1_maho/0.png|nothing says which tag"):
+        found(folder("1_maho", "1girl, nishizumi maho", "1girl, nishizumi maho, hat", class_tokens=""))

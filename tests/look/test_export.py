@@ -66,3 +66,15 @@ def test_an_image_that_goes_away_leaves_nothing_half_written(settings, tmp_path,
     assert cli.main(["export", str(settings.path), "--out", str(tmp_path / "set")]) == 2
     assert "is gone; put it back" in capsys.readouterr().err
     assert list((tmp_path / "set").iterdir()) == []
+
+
+def test_no_composite_comes_round_again(settings, tmp_path):
+    """What is encoded ahead for this trainer is nothing to another: from the third epoch on its composites are new."""
+    settings.path.write_text(f'{settings.path.read_text()}join = "pixel"\n')
+    command = ["export", str(settings.path), "--set", "cache_latents=true", "--epochs", "3", "--out", str(tmp_path / "set")]
+    assert cli.main(command) == 0
+    captions = {
+        epoch: sorted(path.read_text() for path in (tmp_path / "set/1_composite").glob(f"e{epoch:04d}_*.txt"))
+        for epoch in (1, 2, 3)
+    }
+    assert len({tuple(texts) for texts in captions.values()}) == 3

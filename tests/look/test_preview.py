@@ -11,10 +11,13 @@ import pytest
 from PIL import Image
 
 from lycoris_composite import cli
+from lycoris_composite.architectures import SENTENCES
+from lycoris_composite.composites.plan import CompositeOptions
 from lycoris_composite.config.settings import Settings
 from lycoris_composite.errors import UserError
 from lycoris_composite.look.preview import _who_is_who, chosen, make_preview, page_of, sheet_of
 from tests import tiny
+from tests.architectures import vocabularies
 from tests.helpers import kohya_settings, python
 
 
@@ -186,3 +189,42 @@ def test_help_fits_a_screen_and_imports_nothing_large():
     assert len(shown.stdout.splitlines()) <= 24
     assert "example: lycoris-composite preview" in shown.stdout
     assert not re.search(r"\b(torch|transformers|matplotlib|jinja2)\b", shown.stderr)
+
+
+def test_whole_captions_have_words_and_are_counted_by_the_models_own_encoder(settings, tmp_path):
+    vocabularies.write_t5(tmp_path / "tokenizers/google_t5-v1_1-xxl")
+    for name in ("mio", "rin", "uzuki"):
+        for path in (tmp_path / f"data/1_{name}").glob("*.txt"):
+            path.write_text(f"{name} stands in a park, smiling, and behind her there is a dog with a hat.")
+    kohya = {
+        **settings.kohya,
+        "tokenizer_cache_dir": str(tmp_path / "tokenizers"),
+        "t5xxl_max_token_length": 60,
+        "keep_tokens": 0,
+    }
+    sentences = replace(settings, trainer="flux_train_network", composite=CompositeOptions(SENTENCES), kohya=kohya)
+    shown = make_preview(sentences, 1, 6)
+    page = re.sub(r"<[^>]+>", "", page_of(shown))
+    assert [line for line in shown.warnings if "tags" in line] == []
+    assert "lose words on both sides; raise t5xxl_max_token_length" in "".join(shown.warnings)
+    for text in ("caption on the left, caption on the right, words beyond 59 tokens.", "the first caption"):
+        assert text in page
+    for sample, _ in shown.samples:
+        left, right = sample.parts.cut
+        assert len(left) == len(right) > 0
+        assert f"cut: {' '.join(left)} {' '.join(right)}" in page
+        assert sample.caption in page
+        assert f"{sample.tokens} of 59 tokens" in page
+    assert "word(s) cut" in cell_text(shown)
+    assert [character.trigger for character in shown.characters] == ["mio", "rin", "uzuki"]
+
+
+def cell_text(shown) -> str:
+    """What stands on the sheet below its first composite."""
+    texts = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "lycoris_composite.look.contact_sheet.captioned", lambda picture, lines, *_: texts.append(lines) or picture
+        )
+        sheet_of(shown)
+    return "".join(text for line in texts[0] for _, text in line)

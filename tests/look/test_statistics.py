@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lycoris_composite.architectures import SENTENCES
 from lycoris_composite.composites.captions import Budget
 from lycoris_composite.composites.plan import CompositeOptions
 from lycoris_composite.config.options import KohyaSettings
@@ -59,7 +60,7 @@ def test_captions_over_the_limit_are_counted():
     budget = Budget(4, lambda text: len(text.split()))
     found = seen(plan, 1, budget)
     assert all(sample.tokens <= 4 for sample in found)
-    [line] = [line for line in warnings(plan, found, True, 4) if "over the limit" in line]
+    [line] = [line for line in warnings(plan, found, True, budget) if "over the limit" in line]
     cut = sum(len(plan.caption(s.composite, s.epoch).split()) > 4 for s in found)
     assert line.startswith(f"{cut} of {len(found)} captions are over the limit of 4 tokens")
 
@@ -86,4 +87,17 @@ def test_in_a_part_of_training_chance_is_no_warning():
 def test_a_dropped_caption_is_none():
     plan = plan_of([character(name, caption_dropout_rate=1.0) for name in ("rin", "uzuki")])
     assert {sample.caption for sample in seen(plan, 1)} == {""}
-    assert warnings(plan, seen(plan, 1), True, 75) == []
+    assert warnings(plan, seen(plan, 1), True, Budget(75, len)) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "advice"), [("t5xxl_max_token_length", "raise t5xxl_max_token_length, or write"), ("", "write")]
+)
+def test_whole_captions_lose_words_and_their_words_are_no_tags(key, advice):
+    plan = plan_of(options=CompositeOptions(SENTENCES))
+    budget = Budget(14, lambda text: len(text.split()), key)
+    found = seen(plan, 8, budget)
+    assert warnings(plan, found, True, budget) == [
+        f"{len(found)} of {len(found)} captions are over the limit of 14 tokens and lose words on both sides; {advice} fewer words."
+    ]
+    assert all(13 <= sample.tokens <= 14 for sample in found)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("transformers", reason="needs transformers: lycoris-composite setup")
-from lycoris_composite.architectures import CLIP_G, CLIP_L, Tokenizer
+from lycoris_composite.architectures import ARCHITECTURES, CLIP_G, CLIP_L, Tokenizer
 from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.errors import UserError
 from lycoris_composite.trainers import tokenizers
@@ -66,6 +66,17 @@ def test_a_tokenizer_that_knows_no_words_is_none(tmp_path, monkeypatch):
         find(CLIP_L, tmp_path)
     with pytest.raises(UserError, match="is not on this machine"):
         tokenizers.clip_tokenizer(tmp_path, None)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "model"), [("flux_train_network", "Flux"), ("lumina_train_network", "Lumina"), ("train_network", "SD")]
+)
+def test_what_to_fetch_is_said_by_the_models_name(trainer, model, tmp_path, monkeypatch):
+    """Without a name `setup --tokenizers` fetches those of SD and SDXL."""
+    row = ARCHITECTURES[trainer].encoders[0].tokenizer
+    monkeypatch.setattr(f"transformers.{row.kind}", None)  # as on a machine whose cache has nothing
+    with pytest.raises(UserError, match=f"run `lycoris-composite setup --tokenizers {model}`, or set"):
+        find(row, tmp_path)
 
 
 @settings(deadline=None, max_examples=150)

@@ -35,7 +35,7 @@ from library.strategy_sd import SdSdxlLatentsCachingStrategy
 from library.train_util import BucketBatchIndex, BucketManager, DreamBoothDataset, ImageInfo
 from tqdm import tqdm
 
-from lycoris_composite.composites.captions import Budget, Progress
+from lycoris_composite.composites.captions import Budget, Progress, holds_captions
 from lycoris_composite.composites.groups import PANELS
 from lycoris_composite.composites.join import join_panels
 from lycoris_composite.composites.plan import Composite, CompositeOptions, Panel, Plan
@@ -232,7 +232,7 @@ class CompositeDataset(SwitchedDataset):
             logger.warning("validation: of fewer than two characters it keeps pictures, so no composite is validated")
             self._length, self.bucket_info = 0, {"buckets": {}}
             return
-        characters = characters_of(subsets)
+        characters = characters_of(subsets, holds_captions(self.options.caption))
         by_separator = checkout.joins_by_separator(Path(train_util.__file__).parents[1])
         self.plan = Plan(characters, self._canvas(), self.options, self.batch_size, self.draw_seed, by_separator)
         self._length = self.plan.batches
