@@ -113,17 +113,27 @@ def caching(to_disk: bool) -> dict[str, Any]:
 def test_a_killed_second_stage_goes_on_bit_for_bit(
     world_of: GetWorld, name: str, tmp_path: Path, without_text_encoders
 ) -> None:
-    """With captions encoded ahead to disk, against a run that encodes each batch's and is not killed."""
+    """With captions encoded ahead to disk, against a run that encodes each batch's and is not killed. What is on disk is not
+    encoded again."""
     world, out = world_of(name), without_text_encoders(name)
+    data = shutil.copytree(world.folder / "data", tmp_path / "data")
+    settings = {**caching(to_disk=True), "train_data_dir": str(data)}
     last = STEPS + 1 + STEPS  # of the moments to strike at: one before each step, and one between the stages
-    assert world.strike(tmp_path, "step", last, "9", **caching(to_disk=True)).code == -signal.SIGKILL
+    assert world.strike(tmp_path, "step", last, "9", **settings).code == -signal.SIGKILL
+    files = times_of(data)
+    assert files
 
-    again = world.train(tmp_path, **caching(to_disk=True))
+    again = world.train(tmp_path, **settings)
 
     assert again.code == 0
     assert f"stage 2: was interrupted; it goes on after step {STEPS - 1} of {STEPS}" in again.output
     assert same_weights(out / "cg3.safetensors", tmp_path / "out/cg3.safetensors")
-    assert list(world.folder.glob("data/*/*_te_*_composite.npz"))
+    assert times_of(data) == files
+
+
+def times_of(data: Path) -> dict[Path, int]:
+    """When each file of captions' outputs was written."""
+    return {path: path.stat().st_mtime_ns for path in data.rglob("*_te_*_composite.npz")}
 
 
 def test_captions_encoded_ahead_in_memory_train_the_same_weights(
