@@ -8,7 +8,7 @@ import pytest
 from safetensors.torch import save_file
 
 from lycoris_composite.config.options import KohyaSettings
-from lycoris_composite.config.stages import stages_of
+from lycoris_composite.config.stages import Stage, stages_of
 from lycoris_composite.errors import UserError
 from tests.helpers import kohya_settings
 
@@ -18,9 +18,9 @@ networks = pytest.importorskip("lycoris_composite.trainers.networks")
 LOHA = ["algo=loha", "conv_dim=4", "conv_alpha=1"]
 
 
-def errors(tmp_path, stage2=None, **kohya):
+def errors(tmp_path, stage2=None, trainer="train_network", **kohya):
     kohya = {"network_module": "lycoris.kohya", "network_dim": 4, "network_args": LOHA, **kohya}
-    stages = stages_of(kohya_settings(tmp_path, {"stage2": stage2 or {}}, **kohya))
+    stages = stages_of(kohya_settings(tmp_path, {"stage2": stage2 or {}, "trainer": trainer}, **kohya))
     return [str(error) for error in networks.network_errors(stages, "cg3.toml")]
 
 
@@ -92,7 +92,7 @@ def test_a_rehearsal_leaves_lycoris_as_it_was(tmp_path):
     from lycoris.kohya import LycorisNetworkKohya
 
     before = {name: value for name, value in vars(LycorisNetworkKohya).items() if name.isupper()}
-    assert errors(tmp_path, network_args=["algo=loha", "preset=ia3"]) == []
+    assert errors(tmp_path, network_args=["algo=loha", "preset=attn-only"]) == []
     assert {name: value for name, value in vars(LycorisNetworkKohya).items() if name.isupper()} == before
 
 
@@ -100,7 +100,7 @@ def test_a_rehearsal_leaves_lycoris_as_it_was(tmp_path):
 def loading(tmp_path):
     """Loads a file into a LoHa by the guarded door; what is said is collected."""
     settings = {"network_module": "lycoris.kohya", "network_dim": 4, "network_args": LOHA}
-    network, said = networks.made_network(KohyaSettings(settings)), []
+    network, said = networks.made_network(Stage(1, "train_network", settings)), []
 
     def load(tensors, is_continued=False):
         save_file(tensors, tmp_path / "weights.safetensors")
@@ -119,7 +119,7 @@ def test_weights_of_which_nothing_fits_are_refused(loading):
 
 def test_weights_of_which_a_part_fits_are_loaded_and_the_rest_is_said(loading):
     network, load = loading
-    tensors = {name: value.clone() + 1 for name, value in network.state_dict().items()}
+    tensors = {name: value + (not name.endswith("alpha")) for name, value in network.state_dict().items()}
     [line] = load({**tensors, "lora_unet_of_another.alpha": tensors[next(iter(tensors))].clone()})
     assert f"1 of its {len(tensors) + 1} tensors are in no part of this network" in line
     assert all(network.state_dict()[name].equal(value) for name, value in tensors.items())
