@@ -11,6 +11,7 @@ import tempfile
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -157,7 +158,8 @@ def _rehearsal_errors(stages: Sequence[Stage], where: str) -> Iterator[UserError
     settings, model = stages[0].settings, stages[0].architecture.name
     module_name = settings.network_module
     try:
-        saved, lost = _saved_and_lost(stages)
+        with kept_quiet():
+            saved, lost = _saved_and_lost(made_network(stages[0]), partial(made_network, stages[-1]))
     except MemoryError:
         return
     except (Exception, SystemExit) as error:  # networks raise anything for arguments that they cannot use
@@ -183,16 +185,14 @@ def reason(error: BaseException) -> str:
     return textwrap.shorten(one_line(error).partition(" / ")[0], 200, placeholder=" …") or type(error).__name__
 
 
-def _saved_and_lost(stages: Sequence[Stage]) -> tuple[int, int]:
-    """How many tensors the first network saves, and how many of them are not those that the last one holds after loading
-    them."""
-    with kept_quiet(), tempfile.TemporaryDirectory() as folder:
+def _saved_and_lost(first: Any, make_second: Callable[[str], Any]) -> tuple[int, int]:
+    """How many tensors a network saves, and how many of them are not those that another holds after loading the file."""
+    with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "network.safetensors"
-        first = made_network(stages[0])
         for parameter in first.parameters():
             parameter.data.copy_(torch.linspace(-0.1, 0.1, parameter.numel()).reshape(parameter.shape))
         first.save_weights(str(saved), None, {})
-        second = made_network(stages[-1], str(saved))
+        second = make_second(str(saved))
         second.load_weights(str(saved))
         return len(_tensors(saved)), len(not_held(saved, second))
 
