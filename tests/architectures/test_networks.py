@@ -75,3 +75,21 @@ def test_both_stages_train_upstreams_own(world_of: GetWorld, name: str, tmp_path
     first, second = (load_file(tmp_path / f"out/{file}.safetensors") for file in ("cg3-stage1", "cg3"))
     assert first.keys() == second.keys()
     assert not all(first[key].equal(second[key]) for key in first), "stage 2 trained nothing"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "sentence"),
+    [
+        ("flux", {"network_module": "networks.lora"}, "networks.lora is made for SD and SDXL; for Flux set networks.lora_flux"),
+        ("lumina", {"network_module": "networks.lora_lumina", "network_args": ["split_qkv=True"]},
+         "network_args: networks.lora_lumina cannot make a network of these settings ('lora_unet_layers_0_attention_qkv."),
+    ],
+)  # fmt: skip
+def test_what_cannot_train_is_refused_before_a_model_is_loaded(
+    world_of: GetWorld, tmp_path: Path, name: str, changes: dict, sentence: str
+) -> None:
+    run = world_of(name).train(tmp_path, **{"network_args": None, **changes})
+
+    assert run.code == 2
+    assert sentence in run.output
+    assert "stage 1: " not in run.output
