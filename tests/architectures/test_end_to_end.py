@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from safetensors.torch import load_file
 from lycoris_composite import __version__
 from tests import tiny
 from tests.architectures.configs import ARCHITECTURES, STEPS
-from tests.architectures.conftest import GetWorld
+from tests.architectures.conftest import GetWorld, make_worlds
 from tests.helpers import ROOT
+from tests.trainers.kohya.conftest import VERSIONS
 from tests.world import COMPOSITE, Run, World
 
 # A state after every step. A warm-up's first step has a learning rate of zero: after it stage 2 saves what it began with.
@@ -26,6 +28,12 @@ STAGE2 = {**COMPOSITE["stage2"], "lr_scheduler": "constant_with_warmup", "lr_war
 SETTINGS = {"save_every_n_steps": 1, "save_state": True, "composite": {"stage2": STAGE2}}
 TRAIN = str(ROOT / "train_composite.py")
 RECORDING = str(ROOT / "tests/architectures/recording.py")
+
+
+def train(world: World, folder: Path, *flags: str, **changes: Any) -> list[str]:
+    """The command of both stages, its config written."""
+    config = world.write_config(folder, **changes)
+    return [TRAIN, "--config", str(config), "--sd_scripts", str(world.sd_scripts), *flags]
 
 
 def record(world: World, folder: Path, *command: str) -> tuple[Run, list[dict[str, Any]]]:
@@ -42,8 +50,7 @@ def undisturbed(world_of: GetWorld, tmp_path_factory: pytest.TempPathFactory) ->
     @cache
     def get(name: str) -> tuple[Path, list[dict]]:
         world, folder = world_of(name), tmp_path_factory.mktemp(name)
-        config = world.write_config(folder, **SETTINGS)
-        run, batches = record(world, folder, TRAIN, "--config", str(config), "--sd_scripts", str(world.sd_scripts))
+        run, batches = record(world, folder, *train(world, folder, **SETTINGS))
         assert run.code == 0
         return folder / "out", batches
 
@@ -82,15 +89,54 @@ def test_accelerate_launch_trains_both_stages(world_of: GetWorld, name: str, tmp
         assert same_weights(undisturbed(name)[0] / file, tmp_path / "out" / file)
 
 
-def test_a_killed_second_stage_goes_on_bit_for_bit(world_of: GetWorld, name: str, tmp_path: Path, undisturbed) -> None:
-    world, (out, _) = world_of(name), undisturbed(name)
-    last = STEPS + 1 + STEPS  # of the moments to strike at: one before each step, and one between the stages
-    assert world.strike(tmp_path, "step", last, "9", **SETTINGS).code == -signal.SIGKILL
+@pytest.fixture(scope="session")
+def without_text_encoders(world_of: GetWorld, undisturbed, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The outputs of a run that trains no text encoder and caches none of their outputs."""
 
-    again = world.train(tmp_path, **SETTINGS)
+    @cache
+    def get(name: str) -> Path:
+        if ARCHITECTURES[name].caches_text:
+            return undisturbed(name)[0]
+        folder = tmp_path_factory.mktemp(name)
+        assert world_of(name).train(folder, network_train_unet_only=True, **SETTINGS).code == 0
+        return folder / "out"
+
+    return get
+
+
+def caching(to_disk: bool) -> dict[str, Any]:
+    """The settings with captions that are encoded ahead, in stage 2 alone: upstream shuffles none that are."""
+    key = "cache_text_encoder_outputs_to_disk" if to_disk else "cache_text_encoder_outputs"
+    return {**SETTINGS, "network_train_unet_only": True, "composite": {"stage2": {**STAGE2, key: True}}}
+
+
+def test_a_killed_second_stage_goes_on_bit_for_bit(
+    world_of: GetWorld, name: str, tmp_path: Path, without_text_encoders
+) -> None:
+    """With captions encoded ahead to disk, against a run that encodes each batch's and is not killed."""
+    world, out = world_of(name), without_text_encoders(name)
+    last = STEPS + 1 + STEPS  # of the moments to strike at: one before each step, and one between the stages
+    assert world.strike(tmp_path, "step", last, "9", **caching(to_disk=True)).code == -signal.SIGKILL
+
+    again = world.train(tmp_path, **caching(to_disk=True))
 
     assert again.code == 0
     assert f"stage 2: was interrupted; it goes on after step {STEPS - 1} of {STEPS}" in again.output
+    assert same_weights(out / "cg3.safetensors", tmp_path / "out/cg3.safetensors")
+    assert list(world.folder.glob("data/*/*_te_*_composite.npz"))
+
+
+def test_captions_encoded_ahead_in_memory_train_the_same_weights(
+    world_of: GetWorld, name: str, tmp_path: Path, without_text_encoders
+) -> None:
+    out = without_text_encoders(name)
+    shutil.copytree(out, tmp_path / "out", ignore=lambda _, names: [own for own in names if "-stage1.safetensors" not in own])
+
+    world = world_of(name)
+    run, batches = record(world, tmp_path, *train(world, tmp_path, "--stage", "2", **caching(to_disk=False)))
+
+    assert run.code == 0
+    assert all(batch["text_encoder_outputs_list"] is not None for batch in batches)
     assert same_weights(out / "cg3.safetensors", tmp_path / "out/cg3.safetensors")
 
 
@@ -106,6 +152,18 @@ def test_batches_hold_the_composites_captions_and_upstreams_tokens_of_them(name:
                 assert found[place].equal(torch.nn.functional.pad(expected[0], (0, padding)))
 
 
+def test_captions_may_be_encoded_ahead_in_both_stages(world_of: GetWorld, name: str, tmp_path: Path) -> None:
+    """As upstream wants it of stage 1: nothing in its captions changes from epoch to epoch."""
+    world = world_of(name)
+    caches = {"cache_text_encoder_outputs": True, "shuffle_caption": False, "network_train_unet_only": True}
+
+    run, batches = record(world, tmp_path, *train(world, tmp_path, **SETTINGS, **caches))
+
+    assert run.code == 0
+    assert all(batch["text_encoder_outputs_list"] is not None for batch in batches)
+    check_outputs(tmp_path / "out", name)
+
+
 @pytest.mark.parametrize(("sizes", "side"), [(((96, 96), (96, 96)), 192), (((256, 256), (64, 128)), 160)])
 def test_sdxl_learns_the_sizes_of_a_file_that_was_joined_by_hand(
     world_of: GetWorld, tmp_path: Path, sizes: tuple[tiny.Size, tiny.Size], side: int
@@ -117,8 +175,8 @@ def test_sdxl_learns_the_sizes_of_a_file_that_was_joined_by_hand(
     for trigger, size in zip(("mio", "rin"), sizes, strict=True):
         tiny.draw_characters(tmp_path / "data", images=1, size=size, names=(trigger,))
     composite = {"composites_per_image": 0.5, "stage2": {}}
-    config = world.write_config(tmp_path, train_data_dir=str(tmp_path / "data"), composite=composite, **settings)
-    run, [_, ours] = record(world, tmp_path, TRAIN, "--config", str(config), "--sd_scripts", str(world.sd_scripts))
+    command = train(world, tmp_path, train_data_dir=str(tmp_path / "data"), composite=composite, **settings)
+    run, [_, ours] = record(world, tmp_path, *command)
     assert run.code == 0
 
     join_by_hand(sorted((tmp_path / "data").rglob("*.png")), tmp_path / "joined/1_pair")
@@ -147,3 +205,14 @@ def join_by_hand(pictures: Sequence[Path], folder: Path) -> None:
     folder.mkdir(parents=True)
     joined.save(folder / "01.png")
     (folder / "01.txt").write_text("mio and rin")
+
+
+@pytest.fixture(scope="session")
+def oldest_world_of(version_of: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[GetWorld]:
+    yield from make_worlds(version_of(VERSIONS[0]), tmp_path_factory.mktemp("oldest"))
+
+
+@pytest.mark.versions
+def test_the_oldest_version_trains_both_stages(oldest_world_of: GetWorld, name: str, tmp_path: Path) -> None:
+    assert oldest_world_of(name).train(tmp_path, **caching(to_disk=False)).code == 0
+    check_outputs(tmp_path / "out", name)

@@ -771,3 +771,122 @@ def test_what_is_known_of_upstreams_scripts(sd_scripts: Path, script: str) -> No
     strategies = "\n".join(path.read_text(encoding="utf-8") for path in (sd_scripts / "library").glob("strategy_*.py"))
     assert re.search(rf'LATENTS_NPZ_SUFFIX = "{row.latents}"', strategies)
     assert f"class {row.strategy}(" in strategies
+
+
+# --- captions that are encoded ahead -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def encoded(library: SimpleNamespace) -> Iterator[Callable[..., list[list[str]]]]:
+    """Caches the captions of a group with an encoder whose outputs are the captions themselves; the batches it encoded."""
+    base = library.strategy_base
+
+    class Caching(base.TextEncoderOutputsCachingStrategy):
+        made: list[list[str]] = []
+
+        def is_disk_cached_outputs_expected(self, path: str) -> bool:
+            return self.cache_to_disk and Path(path).is_file() and bool(np.load(path)["text"].size)
+
+        def load_outputs_npz(self, path: str) -> list[np.ndarray]:
+            return [np.load(path)["text"]]
+
+        def cache_batch_outputs(self, tokenize: Any, models: Any, encode: Any, batch: list) -> None:
+            self.made.append([info.caption for info in batch])
+            for info in batch:
+                text = np.frombuffer(info.caption.encode().ljust(300), np.uint8).astype(np.float32)
+                if self.cache_to_disk:
+                    np.savez(info.text_encoder_outputs_npz, text=text)
+                else:
+                    info.text_encoder_outputs = (text,)
+
+    def cache(group: Any, to_disk: bool = False, model: torch.nn.Module | None = None, where: Any = ALONE) -> list[list[str]]:
+        Caching.made = []
+        base.TextEncoderOutputsCachingStrategy._strategy = Caching(to_disk, None, False)
+        group.datasets[0].new_cache_text_encoder_outputs([model or default], where)
+        group.set_current_strategies()
+        return Caching.made
+
+    default = torch.nn.Linear(1, 1)
+    base.TextEncodingStrategy._strategy = base.TextEncodingStrategy()
+    yield cache
+    base.TextEncoderOutputsCachingStrategy._strategy = base.TextEncodingStrategy._strategy = None
+
+
+def texts(batch: dict) -> list[str]:
+    """What the fake encoder's outputs say."""
+    [outputs] = batch["text_encoder_outputs_list"]
+    return [bytes(row.byte().tolist()).decode().strip() for row in outputs]
+
+
+SHUFFLED = {"shuffle_caption": True, "caption_tag_dropout_rate": 0.3, "caption_dropout_rate": 0.2, "token_warmup_step": 1e6}
+
+
+@pytest.mark.parametrize("to_disk", [False, True])
+def test_encoded_captions_are_the_batchs_and_come_round_again(make_dataset, library, encoded, to_disk) -> None:
+    """The captions of two epochs, each with its own draws; a warm-up is over."""
+    plain = {**SHUFFLED, "token_warmup_step": 0}
+    uncached = batches(make_dataset({}, plain), library, [1, 2])
+    group = make_dataset({}, SHUFFLED)
+    made = encoded(group, to_disk)
+
+    first, second, third = batches(group, library, [1, 2, 3])
+
+    assert [texts(batch) for batch in first] == [batch["captions"] for batch in uncached[0]]
+    assert [texts(batch) for batch in second] == [batch["captions"] for batch in uncached[1]]
+    assert [texts(batch) for batch in third] == [texts(batch) for batch in first]
+    assert [texts(batch) for batch in second] != [texts(batch) for batch in first]
+    assert made == [batch["captions"] for epoch in uncached for batch in epoch], "encoded with other captions than trained"
+    assert [batch["captions"] for batch in third] == [batch["captions"] for batch in first]
+
+
+def test_a_cycle_may_have_more_epochs(make_dataset, library, encoded) -> None:
+    group = make_dataset({"cycle_epochs": 3}, SHUFFLED)
+    assert len(encoded(group)) == 3 * len(group.datasets[0])
+    first, third, fourth = batches(group, library, [1, 3, 4])
+    assert [texts(batch) for batch in third] != [texts(batch) for batch in first] == [texts(batch) for batch in fourth]
+
+
+def test_captions_on_disk_are_encoded_once_and_never_stale(make_dataset, encoded, tmp_path) -> None:
+    def cached(**subset: Any) -> tuple[int, set[Path]]:
+        made = encoded(make_dataset({}, subset), True, model)
+        return len(made), set((tmp_path / "data").rglob("*_composite.npz"))
+
+    model = torch.nn.Linear(1, 1)
+    count, first = cached()
+    assert count > 2
+    assert cached() == (0, first)
+
+    torn = sorted(first)[0]
+    torn.write_bytes(torn.read_bytes()[:100])
+    assert cached() == (1, first)
+    assert torn.stat().st_size > 100
+
+    caption = tmp_path / "data" / "1_rin" / "01.txt"
+    caption.write_text(caption.read_text() + ", umbrella")
+    changed, after_caption = cached()
+    assert 0 < changed < count
+    assert after_caption > first
+
+    with torch.no_grad():
+        model.weight.add_(1)
+    again, after_model = cached()
+    assert again == count
+    assert len(after_model) > len(after_caption)
+
+
+@pytest.mark.parametrize("to_disk", [False, True])
+def test_processes_share_the_encoding_of_captions(make_dataset, library, encoded, monkeypatch, to_disk) -> None:
+    everything = encoded(make_dataset({}))
+    shares, gathered = [], []
+    monkeypatch.setattr("lycoris_composite.trainers.kohya.dataset.gather_object", lambda made: [*gathered, *made])
+    for rank in (1, 0):
+        group = make_dataset({})
+        try:
+            shares.append(encoded(group, to_disk, where=SimpleNamespace(num_processes=2, process_index=rank)))
+        except KeyError:  # in memory the first process has nobody yet to get the others from
+            shares.append(everything[1::2])
+            infos = group.datasets[0]._encoded_captions.values()
+            gathered += [(i.image_key, i.text_encoder_outputs) for i in infos if i.text_encoder_outputs]
+    assert shares == [everything[1::2], everything[0::2]]
+    [epoch] = batches(group, library, [1])
+    assert [texts(batch) for batch in epoch] == [batch["captions"] for batch in epoch]
