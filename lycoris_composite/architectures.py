@@ -5,7 +5,8 @@ Whoever wants to know what differs between models asks here, and no name of a tr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 BUILTIN = "builtin"  # the embedded trainer
 DEFAULT_TRAINER = "train_network"
@@ -56,6 +57,11 @@ class Architecture:
     (upstream's `verify_bucket_reso_steps`). `latents` ends the names of upstream's cache files. `caption` is the template that
     fits how its captions are written. `caption_bytes` is the size of a caption's cached encoder outputs (float32, at the usual
     limit), None where upstream caches none. `is_guided` says that a negative prompt changes the samples.
+
+    `networks` are upstream's network modules that are made for the model. Of `layers` a small stand-in for it is built, on
+    which networks are tried (trainers/networks.py): by its place, a class that networks look for, or how many outputs a linear
+    layer has, since some networks count on them. `text_models` are the text encoders that it has besides, as their classes'
+    names begin. Where both are empty, it is SD's. `unet_class` is upstream's class by which its networks know the model.
     """
 
     name: str
@@ -72,6 +78,10 @@ class Architecture:
     caption_bytes: int | None = None
     is_guided: bool = True
     has_unet: bool = False
+    networks: tuple[str, ...] = ()
+    layers: Mapping[str, str | int] = field(default_factory=dict, hash=False)
+    text_models: tuple[str, ...] = ()
+    unet_class: str = ""
 
     @property
     def tokenizers(self) -> tuple[Tokenizer, ...]:
@@ -90,6 +100,8 @@ _QWEN3 = Tokenizer("Qwen/Qwen3-0.6B", key="qwen3", bundled="configs/qwen3_06b")
 _GEMMA = Tokenizer("google/gemma-2-2b", is_hub_layout=True)
 _QWEN_VL = Tokenizer("Qwen/Qwen2.5-VL-7B-Instruct", "Qwen2TokenizerFast")
 _BYT5 = Tokenizer("google/byt5-small")
+
+_UNET_NETWORKS = ("networks.lora", "networks.lora_fa", "networks.dylora", "networks.oft")
 
 
 def _clip(attribute: str) -> Encoder:
@@ -110,6 +122,7 @@ ARCHITECTURES = {
         latent_channels=4,
         latents="_sd.npz",
         has_unet=True,
+        networks=_UNET_NETWORKS,
     ),
     "sdxl_train_network": Architecture(
         "SDXL",
@@ -121,6 +134,9 @@ ARCHITECTURES = {
         latents="_sdxl.npz",
         caption_bytes=4 * (77 * (768 + 1280) + 1280),
         has_unet=True,
+        networks=(*_UNET_NETWORKS, "networks.loha", "networks.lokr"),
+        text_models=("CLIP", "CLIP"),
+        unet_class="library.sdxl_original_unet.SdxlUNet2DConditionModel",
     ),
     "anima_train_network": Architecture(
         "Anima",
@@ -134,6 +150,15 @@ ARCHITECTURES = {
         bucket_steps=16,
         latents="_anima.npz",
         caption_bytes=4 * 512 * (1024 + 3),
+        networks=("networks.lora_anima", "networks.loha", "networks.lokr"),
+        layers={
+            "blocks.0": "Block",
+            "blocks.0.self_attn.q_proj": 2048,
+            "blocks.0.mlp.layer1": 8192,
+            "llm_adapter.blocks.0": "LLMAdapterTransformerBlock",
+            "llm_adapter.blocks.0.mlp.0": 4096,
+        },
+        text_models=("Qwen3",),
     ),
     "flux_train_network": Architecture(
         "Flux",
@@ -147,6 +172,16 @@ ARCHITECTURES = {
         caption=SENTENCES,
         caption_bytes=4 * 512 * (4096 + 4),
         is_guided=False,
+        networks=("networks.lora_flux", "networks.oft_flux"),
+        layers={
+            "double_blocks.0": "DoubleStreamBlock",
+            "double_blocks.0.img_attn": "SelfAttention",
+            "double_blocks.0.img_attn.qkv": 3 * 3072,
+            "double_blocks.0.img_mlp.0": 4 * 3072,
+            "single_blocks.0": "SingleStreamBlock",
+            "single_blocks.0.linear1": 7 * 3072,
+        },
+        text_models=("CLIP", "T5"),
     ),
     "sd3_train_network": Architecture(
         "SD3",
@@ -158,6 +193,13 @@ ARCHITECTURES = {
         latents="_sd3.npz",
         caption=SENTENCES,
         caption_bytes=4 * (256 * 4096 + 77 * 2048 + 2048),
+        networks=("networks.lora_sd3",),
+        layers={
+            "joint_blocks.0.context_block": "SingleDiTBlock",
+            "joint_blocks.0.context_block.attn.qkv": 3 * 1536,
+            "joint_blocks.0.context_block.mlp.fc1": 4 * 1536,
+        },
+        text_models=("CLIP", "CLIP", "T5"),
     ),
     "lumina_train_network": Architecture(
         "Lumina",
@@ -169,6 +211,13 @@ ARCHITECTURES = {
         latents="_lumina.npz",
         caption=SENTENCES,
         caption_bytes=4 * 256 * (2304 + 2),
+        networks=("networks.lora_lumina",),
+        layers={
+            "layers.0": "JointTransformerBlock",
+            "layers.0.attention.qkv": 2304 + 2 * 768,
+            "layers.0.feed_forward.w1": 4 * 2304,
+        },
+        text_models=("Gemma2",),
     ),
     "hunyuan_image_train_network": Architecture(
         "HunyuanImage",
@@ -183,6 +232,15 @@ ARCHITECTURES = {
         latents="_hi.npz",
         caption=SENTENCES,
         caption_bytes=4 * 1024 * 3584,
+        networks=("networks.lora_hunyuan_image",),
+        layers={
+            "double_blocks.0": "MMDoubleStreamBlock",
+            "double_blocks.0.img_attn_qkv": 3 * 3584,
+            "double_blocks.0.img_mlp.fc1": 4 * 3584,
+            "single_blocks.0": "MMSingleStreamBlock",
+            "single_blocks.0.linear1": 7 * 3584,
+        },
+        text_models=("Qwen2_5_VL", "T5"),
     ),
 }
 _OTHER = Architecture("another model")

@@ -123,6 +123,8 @@ def _run(args: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> N
         tasks, lines = _from_main_process(lambda: what_is_left(journal, stages, plans, subsets, fresh, anyway))
         for line in lines:
             _say(line)
+        if args.stage == 2 and checked.both[0].settings.network_weights:
+            _say(f"stage 2: starts from {stages[0].settings.network_weights}")
         runs = [(task, *effective(task.stage, plans[0], checked.settings.single_size)) for task in tasks]
         for _, _, files in runs:
             _write(files)
@@ -130,7 +132,9 @@ def _run(args: argparse.Namespace, flags: Sequence[str], stop: StopRequest) -> N
             _write(files)  # again: hours later somebody may have tidied the folder
             log = journal.run_log(stage.number, task.record.run)
             skipped = frozenset(checked.data.bad)
-            attempt = Attempt(task.record.run, stage.number, stage.output, stop, task.state, skipped, log)
+            attempt = Attempt(
+                task.record.run, stage.number, stage.output, stop, task.state, skipped, log, stage.weights_from is not None
+            )
             _train(replace(task, stage=stage), attempt, checked.trainer, journal, args.allow_pickle)
     checked.trainer.end()
 

@@ -38,9 +38,9 @@ _ONLY_CUDA = {
 
 @dataclass(frozen=True)
 class Stage:
-    """One run of the upstream trainer. `composite` is None for single images. The stage starts from the weights in
-    `weights_from`, which has to exist by then. `prompts` are those that the config gives in place of a file. `overrides` is
-    the table `[composite.stage2]`, which wins over a dataset_config too."""
+    """One run of the upstream trainer. `composite` is None for single images. The stage goes on with the network that the
+    stage before it saves in `weights_from`, which has to exist by then. `prompts` are those that the config gives in place of
+    a file. `overrides` is the table `[composite.stage2]`, which wins over a dataset_config too."""
 
     number: int
     trainer: str
@@ -117,7 +117,8 @@ class Stage:
 
 def stages_of(settings: Settings, first_to_run: int = 1) -> tuple[Stage, Stage]:
     """Both stages. Stage 2 repeats stage 1 but for `[composite.stage2]`, its weights and its output, and resume options,
-    which belong to the stage that runs first."""
+    which belong to the stage that runs first. Where that is stage 2, and stage 1 has saved nothing, it is stage 2 that starts
+    from the user's `network_weights`."""
     kohya = _checked(settings.kohya, settings.path)
     if kohya.get("seed") is None:
         # Upstream would draw one in every process, and composites have to agree between them and after a resume.
@@ -126,7 +127,7 @@ def stages_of(settings: Settings, first_to_run: int = 1) -> tuple[Stage, Stage]:
     if settings.stage2.get("network_weights"):
         raise UserError(
             f"{settings.path}, [composite.stage2] network_weights: stage 2 starts from what stage 1 has saved; leave it out "
-            "there, or set it for both, and stage 1 starts from it."
+            "there, or set it for both: stage 1 starts from it, or stage 2 where --stage 2 runs it alone."
         )
     needed = {key: kohya[key] for key in ("output_dir", "output_name", "seed")}
     # An empty text takes a key away from stage 2.
@@ -134,8 +135,10 @@ def stages_of(settings: Settings, first_to_run: int = 1) -> tuple[Stage, Stage]:
     first = _stage(1, settings.trainer, {**kohya, "output_name": f"{kohya['output_name']}{STAGE_1}"})
     if first_to_run == 1:
         second = {key: value for key, value in second.items() if key not in RESUME}
-    second["network_weights"] = str(first.output)
-    more = {"composite": settings.composite, "weights_from": first.output, "overrides": settings.stage2}
+    more = {"composite": settings.composite, "overrides": settings.stage2}
+    if first_to_run == 1 or not kohya.get("network_weights") or first.output.is_file():
+        second["network_weights"] = str(first.output)
+        more["weights_from"] = first.output
     last = _stage(2, settings.trainer, second, **more)
     if last.output == first.output:
         raise UserError(f"{settings.path}, [composite.stage2] output_name: is that of stage 1's file; choose another.")

@@ -48,10 +48,20 @@ def what_is_left(
     _remove_leftovers({stage.output_dir for stage in stages}, journal.path.with_suffix(".lock"))
     records = _records(stages, subsets)
     if not continue_anyway:
+        _check_start(journal, first)
         check_unchanged(journal, stages, records)
     tasks, lines = tasks_of(journal, stages, records)
     now = records[first.number].inputs
     return tasks, [*replaced_pictures(first, before.inputs if before else {}, now), *duplicates(now, plans), *lines]
+
+
+def _check_start(journal: Journal, first: Stage) -> None:
+    """Raises UserError where stage 2 would start from the user's own weights, but stage 1 was trained here."""
+    if first.number == 2 and first.weights_from is None and 1 in journal.stages:
+        raise UserError(
+            f"{journal.path}: stage 1 was begun here, but the file that it saves is not there; finish stage 1 or put its file "
+            "back, or give --continue_anyway, and stage 2 starts from network_weights."
+        )
 
 
 def _remove_leftovers(folders: set[Path], own_lock: Path) -> None:

@@ -19,7 +19,9 @@ def weight_errors(stages: Sequence[Stage]) -> Iterator[UserError]:
     """One for each of the weights that is not there or not whole, before anything large is loaded."""
     start = stages[0].weights_from
     if start is not None and not start.is_file():
-        yield UserError(f"{start}: not there, but stage 2 starts from it; run stage 1 first.")
+        yield UserError(
+            f"{start}: not there, but stage 2 starts from it; run stage 1 first, or set network_weights to a LoRA of yours."
+        )
     if not stages[0].settings.pretrained_model_name_or_path:
         yield UserError("pretrained_model_name_or_path: not set; name the base model's file or folder.")
     for key, name in dict.fromkeys(chain.from_iterable(stage.weight_files for stage in stages)):

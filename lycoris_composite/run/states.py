@@ -35,7 +35,7 @@ class State:
 @dataclass(frozen=True)
 class Attempt:
     """One go at a stage: whose it is, what it goes on from, which images it leaves out (normalized paths), where it
-    logs, and whether somebody wants it to stop."""
+    logs, and whether somebody wants it to stop. `is_continued`: its network is that of the stage before it."""
 
     run: str
     stage: int
@@ -44,6 +44,7 @@ class Attempt:
     state: State | None = None
     skipped: frozenset[str] = frozenset()
     log: RunLog | None = None
+    is_continued: bool = False
 
     def on_stop_folder(self, step: int) -> Path:
         """Where a state goes that somebody asked for: upstream's name for a state of that step."""

@@ -14,6 +14,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
+from lycoris_composite.architectures import ARCHITECTURES
 from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.errors import UserError, nearest, one_line
 
@@ -96,9 +97,7 @@ def gpus() -> list[Gpu]:
 
 def machine_errors(settings: KohyaSettings, where: str) -> Iterator[UserError]:
     """One for each setting that this machine cannot train with. Upstream stops at these too, some minutes later."""
-    module = settings.network_module
-    if reason := why_not_importable(str(module)) if module else "not set":
-        yield UserError(f"{where} network_module: {module or 'none'} cannot be used ({reason}); for LyCORIS set lycoris.kohya.")
+    yield from _network_errors(settings.network_module, where)
     yield from _log_errors(settings, where)
     yield from _schedule_errors(settings, where)
     if settings.xformers and (reason := why_not_importable("xformers.ops")):
@@ -130,6 +129,17 @@ def check_clip() -> None:
             f"transformers {transformers.__version__}: its CLIP has no text_model, which is in the name of each of a LoRA's "
             'weights for the text encoder, so nobody would find them; run `pip install "transformers<5.6"`.'
         )
+
+
+def _network_errors(module: str | None, where: str) -> Iterator[UserError]:
+    reason = why_not_importable(str(module)) if module else "not set"
+    if not reason:
+        return
+    known = {name for row in ARCHITECTURES.values() for name in row.networks}
+    hint = "; update sd-scripts, or set lycoris.kohya." if module in known else nearest(str(module), known)
+    yield UserError(
+        f"{where} network_module: {module or 'none'} cannot be used ({reason}){hint or '; for LyCORIS set lycoris.kohya.'}"
+    )
 
 
 def _log_errors(settings: KohyaSettings, where: str) -> Iterator[UserError]:

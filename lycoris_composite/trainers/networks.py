@@ -1,7 +1,7 @@
 """Whether a stage's network can be made, and whether stage 2 goes on with exactly what stage 1 saves.
 
-Stage 2 begins when stage 1 has cost hours, so both networks are first made for a model of a few weights: what the one
-saves, the other has to hold. Upstream itself loads what fits and says nothing of the rest.
+Stage 2 begins when stage 1 has cost hours, so both networks are first made for a model of a few weights (stand_in.py): what
+the one saves, the other has to hold. Upstream itself loads what fits and says nothing of the rest.
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ import tempfile
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from lycoris_composite.architectures import ARCHITECTURES
 from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.config.stages import Stage
 from lycoris_composite.errors import UserError, nearest, one_line
 from lycoris_composite.trainers.machine import kept_quiet
+from lycoris_composite.trainers.stand_in import text_encoders_and_unet
 
 LYCORIS = "lycoris.kohya"
 # What decides which tensors a network has, and what alpha scales them by.
@@ -36,8 +39,8 @@ _FREE_ARGUMENTS = {
     *("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio"),
 }
 _NUMBERS = ("conv_dim", "conv_alpha", "dropout", "rank_dropout", "module_dropout", "block_size", "factor", "constraint")
+_AS_FOR_IT = "set network_module, network_dim and network_args as they were for it"
 _LARGEST_DIM = 10_000  # no layer is as wide; only LoKr takes a larger one, for whole matrices
-_WIDTH = 64
 
 
 def network_args(settings: KohyaSettings) -> dict[str, str]:
@@ -47,6 +50,17 @@ def network_args(settings: KohyaSettings) -> dict[str, str]:
     {'algo': 'loha', 'conv_dim': '4'}
     """
     return dict(str(argument).split("=", 1) for argument in settings.network_args if "=" in str(argument))
+
+
+def module_errors(stage: Stage, where: str) -> Iterator[UserError]:
+    """For a network of upstream's that is made for another model: it would train nothing, or the text encoder alone."""
+    model, module = stage.architecture, stage.settings.network_module
+    made_for = [other.name for other in ARCHITECTURES.values() if module in other.networks]
+    if model.networks and made_for and module not in model.networks:
+        known = ", ".join(model.networks)
+        yield UserError(
+            f"{where} network_module: {module} is made for {' and '.join(made_for)}; for {model.name} set {known} or {LYCORIS}."
+        )
 
 
 def network_arg_errors(settings: KohyaSettings, where: str) -> Iterator[UserError]:
@@ -106,16 +120,22 @@ def _is_number(text: str) -> bool:
 
 
 def network_errors(stages: Sequence[Stage], where: str) -> Iterator[UserError]:
-    """For each setting that gives stage 2 another network. Where there is none: for a network that cannot be made, or that
-    loads something else than it has saved. `stages` are both stages, or the only one that is to run."""
+    """For each setting that gives stage 2 another network. Where there is none: for a network that cannot be made, that has
+    nothing to train, or that loads something else than it has saved. `stages` are both stages, or the only one that is to
+    run."""
     *_, last = stages
+    if last.weights_from is None:
+        stages = [last]  # it goes on with no stage's network
     differences = list(_differences(*stages, where)) if len(stages) == 2 else []
-    knows_layers = last.trainer in ("train_network", "builtin") or last.settings.network_module == LYCORIS
     yield from differences
-    if (
-        not differences and knows_layers and not stages[0].settings.dim_from_weights
-    ):  # else they are another model's, or a file's
-        yield from _rehearsal_errors([stage.settings for stage in stages], where)
+    # Else they are another model's, or a file's.
+    if not differences and _is_known(last) and not stages[0].settings.dim_from_weights:
+        yield from _rehearsal_errors(stages, where)
+
+
+def _is_known(stage: Stage) -> bool:
+    """Whether the stand-in has all that the stage's network looks for. Somebody's own may look for more, but in a U-Net."""
+    return stage.architecture.has_unet or stage.settings.network_module in (LYCORIS, *stage.architecture.networks)
 
 
 def _differences(first: Stage, second: Stage, where: str) -> Iterator[UserError]:
@@ -134,10 +154,12 @@ def _differences(first: Stage, second: Stage, where: str) -> Iterator[UserError]
             )
 
 
-def _rehearsal_errors(settings: Sequence[KohyaSettings], where: str) -> Iterator[UserError]:
-    module_name = settings[0].network_module
+def _rehearsal_errors(stages: Sequence[Stage], where: str) -> Iterator[UserError]:
+    settings, model = stages[0].settings, stages[0].architecture.name
+    module_name = settings.network_module
     try:
-        lost = _lost(settings)
+        with kept_quiet():
+            saved, lost = _saved_and_lost(made_network(stages[0]), partial(made_network, stages[-1]))
     except MemoryError:
         return
     except (Exception, SystemExit) as error:  # networks raise anything for arguments that they cannot use
@@ -145,8 +167,13 @@ def _rehearsal_errors(settings: Sequence[KohyaSettings], where: str) -> Iterator
             f"{where} network_args: {module_name} cannot make a network of these settings ({reason(error)}); correct them."
         )
         return
-    if lost:
-        algorithm = network_args(settings[0]).get("algo") or module_name
+    if not saved:
+        advice = "set another preset, or update lycoris-lora" if module_name == LYCORIS else "correct them"
+        yield UserError(
+            f"{where} network_args: {module_name} finds no layer of {model} to train with these settings; {advice}."
+        )
+    elif lost:
+        algorithm = network_args(settings).get("algo") or module_name
         yield UserError(
             f"{where} network_args: {algorithm} does not load again what it has saved (seen for {lost} tensors of a small "
             "model), so stage 2 would lose a part of stage 1; choose another algorithm."
@@ -158,24 +185,24 @@ def reason(error: BaseException) -> str:
     return textwrap.shorten(one_line(error).partition(" / ")[0], 200, placeholder=" …") or type(error).__name__
 
 
-def _lost(settings: Sequence[KohyaSettings]) -> int:
-    """How many tensors that the first network saves are not those that the last one holds after loading them."""
-    with kept_quiet(), tempfile.TemporaryDirectory() as folder:
+def _saved_and_lost(first: Any, make_second: Callable[[str], Any]) -> tuple[int, int]:
+    """How many tensors a network saves, and how many of them are not those that another holds after loading the file."""
+    with tempfile.TemporaryDirectory() as folder:
         saved = Path(folder) / "network.safetensors"
-        first = made_network(settings[0])
         for parameter in first.parameters():
             parameter.data.copy_(torch.linspace(-0.1, 0.1, parameter.numel()).reshape(parameter.shape))
         first.save_weights(str(saved), None, {})
-        second = made_network(settings[-1], str(saved))
+        second = make_second(str(saved))
         second.load_weights(str(saved))
-        return len(not_held(saved, second))
+        return len(_tensors(saved)), len(not_held(saved, second))
 
 
-def made_network(settings: KohyaSettings, weights: str | None = None) -> Any:
+def made_network(stage: Stage, weights: str | None = None) -> Any:
     """A stage's network, made for a small model; `weights` are for `dim_from_weights`. Raises what the network raises."""
+    settings = stage.settings
     with _own_class_state(settings.network_module), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        return create_network(settings, None, _text_encoder(), _unet(), weights)
+        return create_network(settings, None, *text_encoders_and_unet(stage.architecture), weights)
 
 
 def create_network(settings: KohyaSettings, vae: Any, text_encoder: Any, unet: Any, weights: str | None = None) -> Any:
@@ -229,79 +256,52 @@ def _is_same(held: torch.Tensor, saved: torch.Tensor) -> bool:
 
 
 def load_surely(load: Callable[[str], Any], network: Any, is_continued: bool, say: Callable[[str], None]) -> Callable:
-    """`load_weights` that then compares network and file. Raises UserError where no tensor of the file fits the network.
-    Where stage 2 goes on with stage 1's file, it raises UserError if a single tensor differs."""
+    """`load_weights` that then compares network and file. Raises UserError where no tensor of the file fits the network, one
+    has another shape, or an alpha is another: networks take that over, but not the strength that it stands for. Where stage 2
+    goes on with stage 1's file, it raises UserError if a single tensor differs."""
 
     def loading(file: str) -> Any:
-        result = load(file)
-        tensors, lost = _tensors(Path(file)), not_held(Path(file), network)
-        names = list(tensors)
-        if is_continued and not all(tensor.isfinite().all() for tensor in tensors.values()):
+        alphas = {name: value.clone() for name, value in network.named_buffers() if name.endswith(".alpha")}
+        try:
+            result = load(file)
+        except RuntimeError as error:  # torch's, for tensors of another shape
+            what = textwrap.shorten(str(error), 200, placeholder=" …")
+            raise UserError(f"{file}: does not fit the network ({what}); {_AS_FOR_IT}.") from error
+        tensors = _tensors(Path(file))
+        if is_continued:
+            _check_stage_1(file, tensors, network)
+        _check_alphas(file, tensors, alphas)
+        missing = tensors.keys() - network.state_dict().keys()
+        if len(missing) == len(tensors):
             raise UserError(
-                f"{file}: not all of its numbers are finite, so stage 1 has diverged; lower its learning rate or change "
-                "its precision, and train it again with --fresh."
-            )
-        if lost and is_continued:
-            raise UserError(
-                f"{file}: {len(lost)} of its {len(names)} tensors are not in the network as they were saved (such as "
-                f"{lost[0]}); give stage 2 the network of stage 1."
-            )
-        held = network.state_dict().keys()  # gathered once: LyCORIS takes its time over it
-        missing = [name for name in names if name not in held]
-        if len(missing) == len(names):
-            raise UserError(
-                f"{file}: none of its {len(names)} tensors fits the network (such as {names[0] if names else 'none at all'}); "
-                "set network_module and network_args as they were for it, or leave network_weights out."
+                f"{file}: none of its {len(tensors)} tensors fits the network (such as {next(iter(tensors), 'none at all')}); "
+                f"{_AS_FOR_IT}, or leave network_weights out."
             )
         if missing:
-            say(f"{file}: {len(missing)} of its {len(names)} tensors are in no part of this network and are left out")
+            say(f"{file}: {len(missing)} of its {len(tensors)} tensors are in no part of this network and are left out")
         return result
 
     return loading
 
 
-def _block(name: str, **layers: torch.nn.Module | list[torch.nn.Module]) -> torch.nn.Module:
-    """A module of the class name that networks look for."""
-    block = type(name, (torch.nn.Module,), {})()
-    for key, layer in layers.items():
-        block.add_module(key, torch.nn.ModuleList(layer) if isinstance(layer, list) else layer)
-    return block
+def _check_stage_1(file: str, tensors: Mapping[str, torch.Tensor], network: Any) -> None:
+    if not all(tensor.isfinite().all() for tensor in tensors.values()):
+        raise UserError(
+            f"{file}: not all of its numbers are finite, so stage 1 has diverged; lower its learning rate or change "
+            "its precision, and train it again with --fresh."
+        )
+    if lost := not_held(Path(file), network):
+        raise UserError(
+            f"{file}: {len(lost)} of its {len(tensors)} tensors are not in the network as they were saved (such as "
+            f"{lost[0]}); give stage 2 the network of stage 1."
+        )
 
 
-def _linear(inside: int = _WIDTH, outside: int = _WIDTH) -> torch.nn.Linear:
-    return torch.nn.Linear(inside, outside)
-
-
-def _conv(size: int, inside: int = _WIDTH, outside: int = _WIDTH) -> torch.nn.Conv2d:
-    return torch.nn.Conv2d(inside, outside, size, padding=size // 2)
-
-
-def _norm() -> torch.nn.GroupNorm:
-    return torch.nn.GroupNorm(32, _WIDTH)
-
-
-def _attention() -> torch.nn.Module:
-    return _block("CrossAttention", to_q=_linear(), to_k=_linear(), to_v=_linear(), to_out=[_linear()])
-
-
-def _unet() -> torch.nn.Module:
-    """A block of each kind that SD's U-Net has."""
-    gate = _block("GEGLU", proj=_linear(_WIDTH, 8 * _WIDTH))
-    forward = _block("FeedForward", net=[gate, torch.nn.Identity(), _linear(4 * _WIDTH)])
-    norm = torch.nn.LayerNorm(_WIDTH)
-    layer = _block("BasicTransformerBlock", norm1=norm, attn1=_attention(), attn2=_attention(), ff=forward)
-    transformer = _block("Transformer2DModel", norm=_norm(), proj_in=_conv(1), transformer_blocks=[layer], proj_out=_conv(1))
-    resnet = _block("ResnetBlock2D", norm1=_norm(), conv1=_conv(3), time_emb_proj=_linear(4 * _WIDTH), conv2=_conv(3))
-    smaller, larger = _block("Downsample2D", conv=_conv(3)), _block("Upsample2D", conv=_conv(3))
-    down = _block("CrossAttnDownBlock2D", attentions=[transformer], resnets=[resnet], downsamplers=[smaller])
-    up = _block("UpBlock2D", upsamplers=[larger])
-    time = _block("TimeEmbedding", linear_1=_linear(_WIDTH, 4 * _WIDTH), linear_2=_linear(4 * _WIDTH, 4 * _WIDTH))
-    ends = {"conv_in": _conv(3, 4), "conv_out": _conv(3, _WIDTH, 4)}
-    return _block("UNet2DConditionModel", **ends, time_embedding=time, down_blocks=[down], up_blocks=[up])
-
-
-def _text_encoder() -> torch.nn.Module:
-    attention = _block("CLIPAttention", q_proj=_linear(), k_proj=_linear(), v_proj=_linear(), out_proj=_linear())
-    layers = {"self_attn": attention, "mlp": _block("CLIPMLP", fc1=_linear(_WIDTH, 4 * _WIDTH), fc2=_linear(4 * _WIDTH))}
-    encoder = _block("CLIPEncoder", layers=[_block("CLIPEncoderLayer", **layers)])
-    return _block("CLIPTextModel", text_model=_block("CLIPTextTransformer", encoder=encoder))
+def _check_alphas(file: str, tensors: Mapping[str, torch.Tensor], alphas: Mapping[str, torch.Tensor]) -> None:
+    """`alphas` are the network's before it loaded."""
+    for name, alpha in alphas.items():
+        if name in tensors and not _is_same(alpha, tensors[name]):
+            raise UserError(
+                f"{file}: was trained with an alpha of {tensors[name].item():g}, and the network has {alpha.item():g} (at "
+                f"{name}), which changes its strength; set network_alpha and network_args as they were for it."
+            )

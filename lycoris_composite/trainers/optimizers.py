@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from lycoris_composite.config.options import KohyaSettings
+from lycoris_composite.config.stages import Stage
 from lycoris_composite.errors import UserError
 from lycoris_composite.trainers.machine import has_gpu, kept_quiet
 from lycoris_composite.trainers.networks import key_value_errors, made_network, reason
@@ -28,7 +29,7 @@ def argument_errors(settings: KohyaSettings, where: str) -> Iterator[UserError]:
             yield from key_value_errors(arguments, f"{where}, {key}")
 
 
-def optimizer_errors(args: argparse.Namespace, settings: KohyaSettings, where: str) -> Iterator[UserError]:
+def optimizer_errors(args: argparse.Namespace, stage: Stage, where: str) -> Iterator[UserError]:
     """One for what upstream's checks of its arguments, its optimizer or its schedule refuse. `args` are a stage's, as
     upstream parses them; they stay as they are."""
     from library import train_util
@@ -40,7 +41,7 @@ def optimizer_errors(args: argparse.Namespace, settings: KohyaSettings, where: s
     try:
         with kept_quiet(), torch.random.fork_rng(devices=[]):
             train_util.verify_training_args(args)
-            groups = _groups(args, settings)
+            groups = _groups(args, stage)
             what, advice = f"optimizer_type and optimizer_args: {name} cannot be made", "correct or remove what it names"
             *_, optimizer = train_util.get_optimizer(args, groups)
             what, advice = "lr_scheduler: the schedule cannot be made", "correct it, its arguments or lr_warmup_steps"
@@ -55,12 +56,12 @@ def optimizer_errors(args: argparse.Namespace, settings: KohyaSettings, where: s
         yield UserError(f"{where} {what} ({reason(error)}); {advice}.")
 
 
-def _groups(args: argparse.Namespace, settings: KohyaSettings) -> list[dict[str, Any]]:
+def _groups(args: argparse.Namespace, stage: Stage) -> list[dict[str, Any]]:
     """The small network's parameters in groups with their rates, as upstream asks the network for them. Those of one
     weight for each part where the network is another model's."""
     rates = args.text_encoder_lr, args.unet_lr, args.learning_rate
     try:
-        network = made_network(settings).to(_device())
+        network = made_network(stage).to(_device())
         several = getattr(network, "prepare_optimizer_params_with_multiple_te_lrs", None)
         prepared = several(*rates) if several else network.prepare_optimizer_params(_first(rates[0]), *rates[1:])
         groups = prepared[0] if isinstance(prepared, tuple) else prepared

@@ -131,6 +131,8 @@ sizes = dict(hidden_size={WIDTH}, num_key_value_heads=1, {_TRANSFORMER})
     )""",
         ),
     ],
+    "networks/oft_flux.py": [("[3072] * 3", f"[{WIDTH}] * 3"), ("[12288]", f"[{4 * WIDTH}]")],
+    "networks/lora_hunyuan_image.py": [("[3584] * 3 + [14336]", f"[{WIDTH}] * 3 + [{4 * WIDTH}]")],
     "hunyuan_image_train_network.py": [
         ("else torch.bfloat16", "else torch.float32"),
         ("args.byt5, dtype=torch.float16", "args.byt5, dtype=torch.float32"),

@@ -110,6 +110,19 @@ def test_one_stage_alone(tmp_path, number):
     assert {key: stage.settings[key] for key in RESUME} == RESUME
 
 
+def test_stage_2_alone_starts_from_a_lora_of_the_users_own_where_stage_1_has_saved_none(tmp_path):
+    settings = kohya_settings(tmp_path, network_weights="mine.safetensors")
+    second = stages_of(settings, 2)[1]
+    assert second.settings["network_weights"] == "mine.safetensors"
+    assert second.weights_from is None
+    assert ("network_weights", "mine.safetensors") in second.weight_files
+
+    second_of_both = stages_of(settings)[1]
+    second_of_both.weights_from.parent.mkdir()
+    second_of_both.weights_from.touch()
+    assert stages_of(settings, 2)[1].weights_from == second_of_both.weights_from
+
+
 def test_no_folder_for_the_outputs(tmp_path):
     with pytest.raises(UserError, match="cg3.toml, output_dir: not set; name the folder for the trained files"):
         both(tmp_path, output_dir=None)

@@ -243,3 +243,20 @@ def test_what_a_killed_run_left_is_removed_unless_another_run_writes_there(run, 
     with sole_run(journal.path.with_suffix(".lock")), sole_run(other) if other_runs else nullcontext():
         what_is_left(journal, stages, [], [], fresh=False, continue_anyway=False)
     assert [folder.exists() for folder in left] == [other_runs] * 2
+
+
+def test_stage_2_does_not_start_from_network_weights_where_stage_1_was_begun(tmp_path, run):
+    """Its file may only have been moved, or its folder mistaken."""
+    _, records, journal = run
+    (tmp_path / "mine.safetensors").touch()
+    second = stages_of(kohya_settings(tmp_path, network_weights=str(tmp_path / "mine.safetensors")), 2)[1]
+    what_is_left(journal, [second], [], [], fresh=False, continue_anyway=False)
+    journal.path.parent.mkdir()
+    journal.begin(1, records[1])
+
+    with pytest.raises(
+        UserError, match="stage 1 was begun here, but the file that it saves is not there; finish stage 1 or put"
+    ):
+        what_is_left(journal, [second], [], [], fresh=False, continue_anyway=False)
+    [task], _ = what_is_left(journal, [second], [], [], fresh=False, continue_anyway=True)
+    assert task.stage is second

@@ -56,6 +56,10 @@ def test_whatever_an_import_does_is_one_line(package, capfd, code, reason):
         ({"use_8bit_adam": True}, "c.toml optimizer_type: use_8bit_adam needs bitsandbytes, which cannot be imported ("),
         ({"mixed_precision": "fp16"}, 'c.toml mixed_precision: "fp16" needs a GPU, and torch finds none here; give --cpu'),
         ({"network_module": "lycoris.koyha"}, "c.toml network_module: lycoris.koyha cannot be used (No module named"),
+        ({"network_module": "networks.loar"}, "c.toml network_module: networks.loar cannot be used (import of networks.loar "
+                                              'halted; None in sys.modules); did you mean "networks.lora"?'),
+        ({"network_module": "networks.loha"}, "c.toml network_module: networks.loha cannot be used (import of networks.loha "
+                                              "halted; None in sys.modules); update sd-scripts, or set lycoris.kohya."),
         ({"network_module": ""}, "c.toml network_module: none cannot be used (not set); for LyCORIS set lycoris.kohya."),
         ({"optimizer_type": "AdamWW"}, 'c.toml optimizer_type: unknown optimizer AdamWW; did you mean "AdamW"?'),
         ({"optimizer_type": "sgd"}, "c.toml optimizer_type: unknown optimizer sgd; choose another."),
@@ -63,10 +67,10 @@ def test_whatever_an_import_does_is_one_line(package, capfd, code, reason):
         ({"log_with": "tensorboard"}, 'c.toml log_with: "tensorboard" needs a folder; set logging_dir, or leave log_with out.'),
         ({"log_with": "wandb"}, 'c.toml log_with: "wandb" needs wandb, which cannot be imported ('),
     ],
-)
+)  # fmt: skip
 def test_what_this_machine_cannot_train_with(package, monkeypatch, settings, sentence):
     package("xformers", "raise OSError('broken')")
-    for name in ("bitsandbytes", "wandb"):
+    for name in ("bitsandbytes", "wandb", "networks.loha", "networks.loar"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     [error] = machine.machine_errors(KohyaSettings({**LYCORIS, **settings}), "c.toml")

@@ -7,8 +7,9 @@ import math
 import pytest
 from safetensors.torch import save_file
 
+from lycoris_composite.architectures import ARCHITECTURES
 from lycoris_composite.config.options import KohyaSettings
-from lycoris_composite.config.stages import stages_of
+from lycoris_composite.config.stages import Stage, stages_of
 from lycoris_composite.errors import UserError
 from tests.helpers import kohya_settings
 
@@ -18,9 +19,9 @@ networks = pytest.importorskip("lycoris_composite.trainers.networks")
 LOHA = ["algo=loha", "conv_dim=4", "conv_alpha=1"]
 
 
-def errors(tmp_path, stage2=None, **kohya):
+def errors(tmp_path, stage2=None, trainer="train_network", **kohya):
     kohya = {"network_module": "lycoris.kohya", "network_dim": 4, "network_args": LOHA, **kohya}
-    stages = stages_of(kohya_settings(tmp_path, {"stage2": stage2 or {}}, **kohya))
+    stages = stages_of(kohya_settings(tmp_path, {"stage2": stage2 or {}, "trainer": trainer}, **kohya))
     return [str(error) for error in networks.network_errors(stages, "cg3.toml")]
 
 
@@ -88,11 +89,65 @@ def test_a_network_that_cannot_be_made_is_one_sentence(tmp_path):
     assert "cg3.toml network_args: lycoris.kohya cannot make a network of these settings (" in sentence
 
 
+@pytest.mark.parametrize(
+    ("trainer", "module", "sentence"),
+    [
+        ("flux_train_network", "networks.lora", "networks.lora is made for SD and SDXL; for Flux set networks.lora_flux, "
+                                                "networks.oft_flux or lycoris.kohya."),
+        ("sdxl_train_network", "networks.lora_flux", "networks.lora_flux is made for Flux; for SDXL set networks.lora, "),
+        ("anima_train_network", "networks.dylora", "networks.dylora is made for SD and SDXL; for Anima set networks.lora_anima, "),
+        ("train_network", "networks.loha", "networks.loha is made for SDXL and Anima; for SD set networks.lora, "),
+    ],
+)  # fmt: skip
+def test_a_network_that_is_made_for_another_model_is_refused(trainer, module, sentence):
+    [error] = networks.module_errors(Stage(1, trainer, {"network_module": module}), "cg3.toml")
+    assert str(error).startswith(f"cg3.toml network_module: {sentence}")
+
+
+@pytest.mark.parametrize(
+    ("trainer", "module"),
+    [("flux_train_network", "my_own.lora"), ("my_own_train_network", "networks.lora"), ("builtin", "networks.lora"),
+     *((trainer, "lycoris.kohya") for trainer in ARCHITECTURES),
+     *((trainer, module) for trainer, row in ARCHITECTURES.items() for module in row.networks)],
+)  # fmt: skip
+def test_what_a_row_names_and_what_nobody_knows_is_let_through(trainer, module):
+    assert list(networks.module_errors(Stage(1, trainer, {"network_module": module}), "cg3.toml")) == []
+
+
+# SDXL's stand-in is of a class of sd-scripts (tests/architectures).
+OTHERS = [trainer for trainer, row in ARCHITECTURES.items() if not row.has_unet]
+
+
+@pytest.mark.parametrize("trainer", OTHERS)
+@pytest.mark.parametrize("arguments", [["algo=loha"], ["algo=lokr"], ["algo=locon", "dora_wd=True"], ["algo=full"]])
+def test_lycoris_is_tried_on_every_model(tmp_path, trainer, arguments):
+    assert errors(tmp_path, trainer=trainer, network_args=arguments) == []
+    [sentence] = errors(tmp_path, trainer=trainer, network_args=[*arguments, "preset=unet-convblock-only"])
+    model = ARCHITECTURES[trainer].name
+    assert f"cg3.toml network_args: lycoris.kohya finds no layer of {model} to train with these settings" in sentence
+    assert "; set another preset, or update lycoris-lora." in sentence
+
+
+def test_layers_have_as_many_outputs_as_the_models_own(tmp_path):
+    """BOFT needs numbers that it can take apart, and Flux's are none."""
+    [sentence] = errors(tmp_path, trainer="flux_train_network", network_args=["algo=boft"])
+    assert "cannot make a network of these settings (It is impossible to decompose 9216 with factor 4" in sentence
+
+
+def test_a_module_of_somebodys_own_is_tried_on_a_unet_alone(tmp_path, monkeypatch):
+    """On other models it may look for what the stand-in does not have."""
+    tried = []
+    monkeypatch.setattr(networks, "_rehearsal_errors", lambda stages, where: tried.append(stages[0].trainer) or [])
+    for trainer in ("train_network", "flux_train_network"):
+        assert errors(tmp_path, trainer=trainer, network_module="my_own.lora", network_args=None) == []
+    assert tried == ["train_network"]
+
+
 def test_a_rehearsal_leaves_lycoris_as_it_was(tmp_path):
     from lycoris.kohya import LycorisNetworkKohya
 
     before = {name: value for name, value in vars(LycorisNetworkKohya).items() if name.isupper()}
-    assert errors(tmp_path, network_args=["algo=loha", "preset=ia3"]) == []
+    assert errors(tmp_path, network_args=["algo=loha", "preset=attn-only"]) == []
     assert {name: value for name, value in vars(LycorisNetworkKohya).items() if name.isupper()} == before
 
 
@@ -100,7 +155,7 @@ def test_a_rehearsal_leaves_lycoris_as_it_was(tmp_path):
 def loading(tmp_path):
     """Loads a file into a LoHa by the guarded door; what is said is collected."""
     settings = {"network_module": "lycoris.kohya", "network_dim": 4, "network_args": LOHA}
-    network, said = networks.made_network(KohyaSettings(settings)), []
+    network, said = networks.made_network(Stage(1, "train_network", settings)), []
 
     def load(tensors, is_continued=False):
         save_file(tensors, tmp_path / "weights.safetensors")
@@ -119,7 +174,7 @@ def test_weights_of_which_nothing_fits_are_refused(loading):
 
 def test_weights_of_which_a_part_fits_are_loaded_and_the_rest_is_said(loading):
     network, load = loading
-    tensors = {name: value.clone() + 1 for name, value in network.state_dict().items()}
+    tensors = {name: value + (not name.endswith("alpha")) for name, value in network.state_dict().items()}
     [line] = load({**tensors, "lora_unet_of_another.alpha": tensors[next(iter(tensors))].clone()})
     assert f"1 of its {len(tensors) + 1} tensors are in no part of this network" in line
     assert all(network.state_dict()[name].equal(value) for name, value in tensors.items())
@@ -144,6 +199,22 @@ def test_loading_asks_the_network_for_its_tensors_a_few_times_whatever_their_num
     load(tensors)
 
     assert len(asked) < 5 < len(tensors)
+
+
+def test_weights_of_another_shape_are_refused(loading):
+    network, load = loading
+    tensors = {name: value[..., :2] if "hada_w1_a" in name else value for name, value in network.state_dict().items()}
+    with pytest.raises(
+        UserError, match=r"does not fit the network \(.* size mismatch for .*\); set network_module, network_dim"
+    ):
+        load({name: value.contiguous() for name, value in tensors.items()})
+
+
+def test_weights_of_another_alpha_would_have_another_strength(loading):
+    network, load = loading
+    tensors = {name: value * 4 if name.endswith(".alpha") else value for name, value in network.state_dict().items()}
+    with pytest.raises(UserError, match=r"was trained with an alpha of 4, and the network has 1 \(at lora_.*alpha\), which"):
+        load(tensors)
 
 
 def test_stage_2_takes_all_of_stage_1_or_stops(loading):

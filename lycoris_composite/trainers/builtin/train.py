@@ -295,7 +295,7 @@ class _Run:
             undo.callback(lycoris_timestep_embedding.apply())
             network = create_network(self.options, self.vae, self.text_encoder, self.unet)
         if weights := self.options.network_weights:
-            load_surely(network.load_weights, network, self.stage.number == 2, print)(weights)
+            load_surely(network.load_weights, network, self.stage.weights_from is not None, print)(weights)
         return network.to(self.accelerator.device)
 
     def _optimizer(self) -> torch.optim.Optimizer:

@@ -30,7 +30,7 @@ from lycoris_composite.run.files import whole
 from lycoris_composite.run.states import Attempt
 from lycoris_composite.trainers.kohya import checkout
 from lycoris_composite.trainers.machine import check_clip
-from lycoris_composite.trainers.networks import network_arg_errors, network_errors
+from lycoris_composite.trainers.networks import module_errors, network_arg_errors, network_errors
 from lycoris_composite.trainers.optimizers import argument_errors, optimizer_errors
 from lycoris_composite.trainers.tokenizers import CHUNK, find_tokenizer
 from lycoris_composite.trainers.trainer import Trainer
@@ -89,6 +89,7 @@ class Upstream(Trainer):
         settings = stage.settings
         given = [option for option in self.parser()._actions if settings.get(option.dest) is not None]
         yield from refusals(partial(_check_value, option, settings, f"{where} {option.dest}") for option in given)
+        yield from module_errors(stage, where)
         yield from network_arg_errors(settings, where)
         yield from argument_errors(settings, where)
         yield from refusals([partial(_check_dataset_config, Path(settings.dataset_config))] if settings.dataset_config else [])
@@ -103,7 +104,7 @@ class Upstream(Trainer):
         for stage in stages:
             # As upstream has them after reading its config: unchecked, over the parser's defaults.
             args = self.parser().parse_args([], argparse.Namespace(**stage.settings))
-            yield from optimizer_errors(args, stage.settings, where)
+            yield from optimizer_errors(args, stage, where)
 
     def _check_tokenizer(self, settings: KohyaSettings) -> None:
         """Raises UserError where upstream would fetch a tokenizer but is offline: it would stop with a TypeError, or with

@@ -126,7 +126,7 @@ def composite_trainer(base: type, hooks: RunHooks) -> type:
         def post_process_network(self, args: Any, accelerator: Any, network: Any, *rest: Any) -> None:
             super().post_process_network(args, accelerator, network, *rest)
             network.save_weights = save_whole(network.save_weights)
-            is_continued = hooks.attempt is not None and hooks.attempt.stage == 2
+            is_continued = hooks.attempt is not None and hooks.attempt.is_continued
             network.load_weights = load_surely(network.load_weights, network, is_continued, accelerator.print)
             if hooks.attempt is not None and hooks.attempt.log is not None:
                 log_as_one_run(accelerator, args.log_prefix, hooks.attempt.log.name)
