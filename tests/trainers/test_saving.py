@@ -22,6 +22,7 @@ def test_a_file_says_how_its_composites_were_made():
         "composites_per_image": 2.0,
         "join": "pixel",
         "aspect": "natural",
+        "cycle_epochs": 2,
         "seed": 7,
         "resolution": [512, 512],
         "sizes": [[640, 320]],
