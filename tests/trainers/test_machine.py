@@ -19,20 +19,17 @@ LYCORIS = {"network_module": "lycoris.kohya"}
 @pytest.fixture
 def package(tmp_path, monkeypatch):
     """Puts a package of this name and code on the import path; what others find imported is as it was."""
-    before = dict(sys.modules)
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def make(name: str, code: str) -> None:
-        for module in [one for one in sys.modules if one.split(".")[0] == name]:
-            monkeypatch.delitem(sys.modules, module)
+        for module in {name, f"{name}.ops", *(one for one in sys.modules if one.split(".")[0] == name)}:
+            monkeypatch.setitem(sys.modules, module, None)  # which remembers what was there, also nothing
+            del sys.modules[module]
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("")
         (tmp_path / name / "ops.py").write_text(code)
 
-    yield make
-    for name in (path.name for path in tmp_path.iterdir()):
-        for module in [one for one in sys.modules if one.split(".")[0] == name and one not in before]:
-            del sys.modules[module]
+    return make
 
 
 @pytest.mark.parametrize(
