@@ -61,7 +61,8 @@ class Architecture:
     `networks` are upstream's network modules that are made for the model. Of `layers` a small stand-in for it is built, on
     which networks are tried (trainers/networks.py): by its place, a class that networks look for, or how many outputs a linear
     layer has, since some networks count on them. `text_models` are the text encoders that it has besides, as their classes'
-    names begin. Where both are empty, it is SD's. `unet_class` is upstream's class by which its networks know the model.
+    names begin, `unet_class` is upstream's class by which its networks know the model. Where a row has none of these, the
+    stand-in is SD's.
     """
 
     name: str
@@ -136,6 +137,12 @@ ARCHITECTURES = {
         has_unet=True,
         networks=(*_UNET_NETWORKS, "networks.loha", "networks.lokr"),
         text_models=("CLIP", "CLIP"),
+        layers={
+            "input_blocks.3.0": "Downsample2D",
+            "input_blocks.4.0": "ResnetBlock2D",
+            "input_blocks.4.1": "Transformer2DModel",
+            "output_blocks.2.2": "Upsample2D",
+        },
         unet_class="library.sdxl_original_unet.SdxlUNet2DConditionModel",
     ),
     "anima_train_network": Architecture(
