@@ -149,6 +149,12 @@ ARCHITECTURES = {
         has_unet=True,
         networks=(*_UNET_NETWORKS, "networks.loha", "networks.lokr"),
         text_models=("CLIP", "CLIP"),
+        layers={
+            "input_blocks.3.0": "Downsample2D",
+            "input_blocks.4.0": "ResnetBlock2D",
+            "input_blocks.4.1": "Transformer2DModel",
+            "output_blocks.2.2": "Upsample2D",
+        },
         unet_class="library.sdxl_original_unet.SdxlUNet2DConditionModel",
     ),
     "anima_train_network": Architecture(

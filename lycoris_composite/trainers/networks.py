@@ -255,10 +255,12 @@ def _is_same(held: torch.Tensor, saved: torch.Tensor) -> bool:
     return is_rounded and torch.allclose(held.float(), saved.float(), rtol=torch.finfo(saved.dtype).eps, atol=1e-6)
 
 
-def load_surely(load: Callable[[str], Any], network: Any, is_continued: bool, say: Callable[[str], None]) -> Callable:
+def load_surely(
+    load: Callable[[str], Any], network: Any, is_continued: bool, say: Callable[[str], None], is_made_from_it: bool = False
+) -> Callable:
     """`load_weights` that then compares network and file. Raises UserError where no tensor of the file fits the network, one
-    has another shape, or an alpha is another: networks take that over, but not the strength that it stands for. Where stage 2
-    goes on with stage 1's file, it raises UserError if a single tensor differs."""
+    has another shape, or an alpha is another: networks take that over, but not the strength that it stands for, unless
+    the network `is_made_from_it`. Where stage 2 goes on with stage 1's file, it raises UserError if a single tensor differs."""
 
     def loading(file: str) -> Any:
         alphas = {name: value.clone() for name, value in network.named_buffers() if name.endswith(".alpha")}
@@ -270,7 +272,8 @@ def load_surely(load: Callable[[str], Any], network: Any, is_continued: bool, sa
         tensors = _tensors(Path(file))
         if is_continued:
             _check_stage_1(file, tensors, network)
-        _check_alphas(file, tensors, alphas)
+        elif not is_made_from_it:
+            _check_alphas(file, tensors, alphas)
         missing = tensors.keys() - network.state_dict().keys()
         if len(missing) == len(tensors):
             raise UserError(
@@ -303,5 +306,5 @@ def _check_alphas(file: str, tensors: Mapping[str, torch.Tensor], alphas: Mappin
         if name in tensors and not _is_same(alpha, tensors[name]):
             raise UserError(
                 f"{file}: was trained with an alpha of {tensors[name].item():g}, and the network has {alpha.item():g} (at "
-                f"{name}), which changes its strength; set network_alpha and network_args as they were for it."
+                f"{name}), which changes its strength; set network_dim, network_alpha and network_args as they were for it."
             )

@@ -18,14 +18,14 @@ _WIDTH = 64
 
 def text_encoders_and_unet(architecture: Architecture) -> tuple[Any, torch.nn.Module]:
     """What stands in for a model's text encoders, one or a list as upstream has them, and for what it trains beside them."""
-    unet = _transformer(architecture.layers) if architecture.layers else _sd_unet()
+    unet = _model(architecture.layers) if architecture.layers else _sd_unet()
     if architecture.unet_class:
         module, _, name = architecture.unet_class.rpartition(".")
         unet.__class__ = getattr(importlib.import_module(module), name)
     return [_text_encoder(kind) for kind in architecture.text_models] or _text_encoder(), unet
 
 
-def _transformer(layers: Mapping[str, str | int]) -> torch.nn.Module:
+def _model(layers: Mapping[str, str | int]) -> torch.nn.Module:
     """The layers, each in its place."""
     root = _Part()
     for place, layer in layers.items():
@@ -33,12 +33,17 @@ def _transformer(layers: Mapping[str, str | int]) -> torch.nn.Module:
         parent = root
         for folder in folders:
             parent = parent._modules.setdefault(folder, _Part())
-        parent.add_module(name, _linear(outside=layer) if isinstance(layer, int) else type(layer, (_Part,), {})())
+        parent.add_module(name, _linear(outside=layer) if isinstance(layer, int) else _part(layer))
     return root
 
 
 class _Part(torch.nn.Sequential):
     """A part of a model that holds others by name and by number."""
+
+
+def _part(name: str) -> torch.nn.Module:
+    """One of a U-Net's with its layers, any other of a class with this name and empty."""
+    return _UNET_PARTS[name]() if name in _UNET_PARTS else type(name, (_Part,), {})()
 
 
 def _block(name: str, **layers: torch.nn.Module | list[torch.nn.Module]) -> torch.nn.Module:
@@ -65,15 +70,29 @@ def _attention() -> torch.nn.Module:
     return _block("CrossAttention", to_q=_linear(), to_k=_linear(), to_v=_linear(), to_out=[_linear()])
 
 
-def _sd_unet() -> torch.nn.Module:
-    """A block of each kind that SD's U-Net has."""
+def _transformer() -> torch.nn.Module:
     gate = _block("GEGLU", proj=_linear(_WIDTH, 8 * _WIDTH))
     forward = _block("FeedForward", net=[gate, torch.nn.Identity(), _linear(4 * _WIDTH)])
     norm = torch.nn.LayerNorm(_WIDTH)
     layer = _block("BasicTransformerBlock", norm1=norm, attn1=_attention(), attn2=_attention(), ff=forward)
-    transformer = _block("Transformer2DModel", norm=_norm(), proj_in=_conv(1), transformer_blocks=[layer], proj_out=_conv(1))
-    resnet = _block("ResnetBlock2D", norm1=_norm(), conv1=_conv(3), time_emb_proj=_linear(4 * _WIDTH), conv2=_conv(3))
-    smaller, larger = _block("Downsample2D", conv=_conv(3)), _block("Upsample2D", conv=_conv(3))
+    return _block("Transformer2DModel", norm=_norm(), proj_in=_conv(1), transformer_blocks=[layer], proj_out=_conv(1))
+
+
+def _resnet() -> torch.nn.Module:
+    return _block("ResnetBlock2D", norm1=_norm(), conv1=_conv(3), time_emb_proj=_linear(4 * _WIDTH), conv2=_conv(3))
+
+
+_UNET_PARTS = {
+    "Transformer2DModel": _transformer,
+    "ResnetBlock2D": _resnet,
+    "Downsample2D": lambda: _block("Downsample2D", conv=_conv(3)),
+    "Upsample2D": lambda: _block("Upsample2D", conv=_conv(3)),
+}
+
+
+def _sd_unet() -> torch.nn.Module:
+    """A block of each kind that SD's U-Net has."""
+    transformer, resnet, smaller, larger = (_part(name) for name in _UNET_PARTS)
     down = _block("CrossAttnDownBlock2D", attentions=[transformer], resnets=[resnet], downsamplers=[smaller])
     up = _block("UpBlock2D", upsamplers=[larger])
     time = _block("TimeEmbedding", linear_1=_linear(_WIDTH, 4 * _WIDTH), linear_2=_linear(4 * _WIDTH, 4 * _WIDTH))

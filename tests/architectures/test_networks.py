@@ -81,8 +81,8 @@ def test_both_stages_train_upstreams_own(world_of: GetWorld, name: str, tmp_path
     ("name", "changes", "sentence"),
     [
         ("flux", {"network_module": "networks.lora"}, "networks.lora is made for SD and SDXL; for Flux set networks.lora_flux"),
-        ("lumina", {"network_module": "networks.lora_lumina", "network_args": ["split_qkv=True"]},
-         "network_args: networks.lora_lumina cannot make a network of these settings ('lora_unet_layers_0_attention_qkv."),
+        ("flux", {"network_module": "networks.lora_flux", "network_args": ["split_qkv=True"]},
+         "network_args: networks.lora_flux cannot make a network of these settings (too many values to unpack (expected 1))"),
     ],
 )  # fmt: skip
 def test_what_cannot_train_is_refused_before_a_model_is_loaded(

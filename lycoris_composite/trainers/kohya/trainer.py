@@ -127,7 +127,8 @@ def composite_trainer(base: type, hooks: RunHooks) -> type:
             super().post_process_network(args, accelerator, network, *rest)
             network.save_weights = save_whole(network.save_weights)
             is_continued = hooks.attempt is not None and hooks.attempt.is_continued
-            network.load_weights = load_surely(network.load_weights, network, is_continued, accelerator.print)
+            load, say = network.load_weights, accelerator.print
+            network.load_weights = load_surely(load, network, is_continued, say, args.dim_from_weights)
             if hooks.attempt is not None and hooks.attempt.log is not None:
                 log_as_one_run(accelerator, args.log_prefix, hooks.attempt.log.name)
 
