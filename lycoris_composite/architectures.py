@@ -53,10 +53,13 @@ class Architecture:
     `strategy` is upstream's class that makes tokens. `others` are tokenizers whose limits do not count: they read the words as
     an encoder's does (SDXL's second), their encoder reads the first 77 tokens beside one that reads them all (CLIP's in Flux
     and SD3), or it reads only what stands in quotes (byT5). `weights` are kohya's options with files of weights beside those of
-    every trainer, of which `required` have to be set. `bucket_steps` is what `bucket_reso_steps` has to be a multiple of
+    every trainer. `required` are those that have to be set, but for what the checkpoint holds itself: `inside` begins the names
+    of its tensors there. Each checkpoint of the model has a tensor with one of `marks` in its name, or is a folder of diffusers'
+    class `pipeline`; "" where upstream reads no folder. `bucket_steps` is what `bucket_reso_steps` has to be a multiple of
     (upstream's `verify_bucket_reso_steps`). `latents` ends the names of upstream's cache files. `caption` is the template that
     fits how its captions are written. `caption_bytes` is the size of a caption's cached encoder outputs (float32, at the usual
-    limit), None where upstream caches none. `is_guided` says that a negative prompt changes the samples.
+    limit), None where upstream caches none. `is_guided` says that a negative prompt changes the samples, `samples_in_training`
+    that upstream can sample while the text encoder trains, `runs_on_cpu` that its precision can be set.
 
     `networks` are upstream's network modules that are made for the model. Of `layers` a small stand-in for it is built, on
     which networks are tried (trainers/networks.py): by its place, a class that networks look for, or how many outputs a linear
@@ -70,6 +73,9 @@ class Architecture:
     others: tuple[Tokenizer, ...] = ()
     weights: tuple[str, ...] = ()
     required: tuple[str, ...] = ()
+    inside: Mapping[str, str] = field(default_factory=dict, hash=False)
+    marks: tuple[str, ...] = ()
+    pipeline: str = ""
     bucket_steps: int = 1
     vae_factor: int = 8
     latent_channels: int = 16
@@ -77,6 +83,8 @@ class Architecture:
     caption: str = TAGS
     caption_bytes: int | None = None
     is_guided: bool = True
+    samples_in_training: bool = True
+    runs_on_cpu: bool = True
     has_unet: bool = False
     networks: tuple[str, ...] = ()
     layers: Mapping[str, str | int] = field(default_factory=dict, hash=False)
@@ -100,6 +108,17 @@ _QWEN3 = Tokenizer("Qwen/Qwen3-0.6B", key="qwen3", bundled="configs/qwen3_06b")
 _GEMMA = Tokenizer("google/gemma-2-2b", is_hub_layout=True)
 _QWEN_VL = Tokenizer("Qwen/Qwen2.5-VL-7B-Instruct", "Qwen2TokenizerFast")
 _BYT5 = Tokenizer("google/byt5-small")
+# What is in the files of weights that models need beside their own.
+PARTS = {
+    **dict.fromkeys(("vae", "ae"), "VAE"),
+    "clip_l": "text encoder CLIP-L",
+    "clip_g": "text encoder CLIP-G",
+    "t5xxl": "text encoder T5-XXL",
+    "qwen3": "text encoder Qwen3-0.6B",
+    "gemma2": "text encoder Gemma 2 2B",
+    "text_encoder": "text encoder Qwen2.5-VL",
+    "byt5": "text encoder byT5",
+}
 
 _UNET_NETWORKS = ("networks.lora", "networks.lora_fa", "networks.dylora", "networks.oft")
 
@@ -112,12 +131,16 @@ def _t5(limit: int) -> Encoder:
     return Encoder(_T5, "t5xxl", limit, 1, "t5xxl_max_token_length", "t5xxl_max_length")
 
 
+CHROMA = "chroma"  # kohya's model_type of a model that Flux's trainer trains too, without CLIP-L
+CHROMA_MARK = "distilled_guidance_layer."  # in names of its tensors
+_SD_FILES: dict = {"marks": ("cond_stage_model.",), "pipeline": "StableDiffusionPipeline"}
 ARCHITECTURES = {
-    BUILTIN: Architecture("SD", encoders=(_clip("tokenizer"),), latent_channels=4, has_unet=True),
+    BUILTIN: Architecture("SD", encoders=(_clip("tokenizer"),), **_SD_FILES, latent_channels=4, has_unet=True),
     "train_network": Architecture(
         "SD",
         strategy="SdTokenizeStrategy",
         encoders=(_clip("tokenizer"),),
+        **_SD_FILES,
         bucket_steps=64,
         latent_channels=4,
         latents="_sd.npz",
@@ -129,6 +152,8 @@ ARCHITECTURES = {
         strategy="SdxlTokenizeStrategy",
         encoders=(_clip("tokenizer1"),),
         others=(CLIP_G,),
+        marks=("conditioner.embedders.",),
+        pipeline="StableDiffusionXLPipeline",
         bucket_steps=32,
         latent_channels=4,
         latents="_sdxl.npz",
@@ -147,6 +172,7 @@ ARCHITECTURES = {
         ),
         weights=("qwen3", "llm_adapter_path"),
         required=("qwen3", "vae"),
+        marks=("blocks.0.adaln_modulation_self_attn.",),
         bucket_steps=16,
         latents="_anima.npz",
         caption_bytes=4 * 512 * (1024 + 3),
@@ -167,6 +193,8 @@ ARCHITECTURES = {
         others=(CLIP_L,),
         weights=("clip_l", "t5xxl", "ae"),
         required=("clip_l", "t5xxl", "ae"),
+        marks=("double_blocks.0.img_attn.", "single_transformer_blocks.0."),  # Chroma too; of diffusers
+        pipeline="FluxPipeline",
         bucket_steps=64,
         latents="_flux.npz",
         caption=SENTENCES,
@@ -189,6 +217,12 @@ ARCHITECTURES = {
         encoders=(_t5(256),),
         others=(CLIP_L, CLIP_G),
         weights=("clip_l", "clip_g", "t5xxl"),
+        required=("clip_l", "clip_g", "t5xxl", "vae"),
+        inside={
+            **{key: f"text_encoders.{key}.transformer." for key in ("clip_l", "clip_g", "t5xxl")},
+            "vae": "first_stage_model.",
+        },
+        marks=("joint_blocks.0.",),
         bucket_steps=32,
         latents="_sd3.npz",
         caption=SENTENCES,
@@ -207,10 +241,12 @@ ARCHITECTURES = {
         encoders=(Encoder(_GEMMA, "tokenizer", 256, 1, "gemma2_max_token_length", "max_length"),),
         weights=("gemma2", "ae"),
         required=("gemma2", "ae"),
+        marks=("cap_embedder.0.",),
         bucket_steps=64,
         latents="_lumina.npz",
         caption=SENTENCES,
         caption_bytes=4 * 256 * (2304 + 2),
+        samples_in_training=False,
         networks=("networks.lora_lumina",),
         layers={
             "layers.0": "JointTransformerBlock",
@@ -226,12 +262,14 @@ ARCHITECTURES = {
         others=(_BYT5,),
         weights=("text_encoder", "byt5"),
         required=("text_encoder", "byt5", "vae"),
+        marks=("double_blocks.0.img_attn_qkv.",),
         bucket_steps=64,
         vae_factor=32,
         latent_channels=64,
         latents="_hi.npz",
         caption=SENTENCES,
         caption_bytes=4 * 1024 * 3584,
+        runs_on_cpu=False,
         networks=("networks.lora_hunyuan_image",),
         layers={
             "double_blocks.0": "MMDoubleStreamBlock",

@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from lycoris_composite.architectures import ARCHITECTURES, CLIP_L, Encoder, Tokenizer, encoders_of
+from lycoris_composite.architectures import ARCHITECTURES, CHROMA, CLIP_L, Encoder, Tokenizer, encoders_of
 from lycoris_composite.composites.captions import Budget, strictest
 from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.config.stages import Stage
@@ -35,6 +35,8 @@ def find_tokenizer(tokenizer: Tokenizer, settings: KohyaSettings, sd_scripts: Pa
         is_kept = bool(cache) and folder.is_dir() and not tokenizer.is_hub_layout
         return _loaded(tokenizer, folder if is_kept else None, cache if tokenizer.is_hub_layout else None)
     given = settings.get(tokenizer.key)
+    if given and not Path(given).exists():
+        raise UserError(f"{tokenizer.key} {given}: no such file or folder; correct the path.")
     if given and Path(given).is_dir():
         return _loaded(tokenizer, Path(given))
     if sd_scripts is not None and (sd_scripts / tokenizer.bundled).is_dir():
@@ -91,7 +93,7 @@ def _limit(encoder: Encoder, settings: KohyaSettings) -> int:
     given = settings.get(encoder.key)
     if given:
         return given + encoder.around if encoder.is_bare else given
-    if encoder.key == "t5xxl_max_token_length" and settings.ae and settings.model_type != "chroma":
+    if encoder.key == "t5xxl_max_token_length" and settings.ae and settings.model_type != CHROMA:
         return _SCHNELL if _is_schnell(settings.pretrained_model_name_or_path) else encoder.limit
     return encoder.limit
 
