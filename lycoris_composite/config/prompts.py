@@ -18,7 +18,7 @@ from lycoris_composite.errors import UserError
 # Those of upstream's flags that the gallery shows or the embedded trainer knows.
 _FLAGS = {"n": "negative_prompt", "w": "width", "h": "height", "d": "seed", "s": "sample_steps", "l": "scale"}
 _FILES = (".txt", ".toml", ".json")
-_SAMPLING = ("sample_every_n_steps", "sample_every_n_epochs", "sample_at_first")
+SAMPLING = ("sample_every_n_steps", "sample_every_n_epochs", "sample_at_first")
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def given_prompts(value: Any) -> list[str]:
 def prompt_file_error(settings: KohyaSettings, where: str) -> UserError | None:
     """Why a prompt file cannot be sampled from. Upstream would train without samples, or stop at the first one."""
     value = settings.get("sample_prompts")
-    if not isinstance(value, str) or not any(settings.get(key) for key in _SAMPLING):
+    if not isinstance(value, str) or not any(settings.get(key) for key in SAMPLING):
         return None
     path = Path(value)
     if not path.is_file():

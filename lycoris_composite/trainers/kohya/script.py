@@ -29,6 +29,7 @@ from lycoris_composite.errors import UserError, nearest, one_line, refusals
 from lycoris_composite.run.files import whole
 from lycoris_composite.run.states import Attempt
 from lycoris_composite.trainers.kohya import checkout
+from lycoris_composite.trainers.kohya.asserts import assert_errors
 from lycoris_composite.trainers.machine import check_clip
 from lycoris_composite.trainers.networks import module_errors, network_arg_errors, network_errors
 from lycoris_composite.trainers.optimizers import argument_errors, optimizer_errors
@@ -98,10 +99,11 @@ class Upstream(Trainer):
         yield from refusals([partial(self.check, settings.network_module), *clip, partial(self._check_tokenizer, settings)])
 
     def rehearsal_errors(self, stages: Sequence[Stage], where: str) -> Iterator[UserError]:
-        """For a network, an optimizer or a schedule that a stage's settings would stop, and for what stage 2 would lose of
-        stage 1. Call it only where `stage_errors` found nothing."""
+        """For a script, a network, an optimizer or a schedule that a stage's settings would stop, and for what stage 2 would
+        lose of stage 1. Call it only where `stage_errors` found nothing."""
         yield from network_errors(stages, where)
         for stage in stages:
+            yield from assert_errors(_trainer_class(self.module), self.parser(), stage, where)
             # As upstream has them after reading its config: unchecked, over the parser's defaults.
             args = self.parser().parse_args([], argparse.Namespace(**stage.settings))
             yield from optimizer_errors(args, stage, where)
@@ -324,15 +326,20 @@ def _refuse_pickle(path: str) -> UserError:
 
 def _install_trainer(module: ModuleType, hooks: RunHooks) -> Undo:
     """Puts a subclass of the script's trainer in its place; a run without composites passes through it unchanged."""
-    from train_network import NetworkTrainer
-
     from lycoris_composite.trainers.kohya.trainer import composite_trainer
+
+    trainer = _trainer_class(module)
+    return replace(module, trainer.__name__, composite_trainer(trainer, hooks))
+
+
+def _trainer_class(module: ModuleType) -> type:
+    from train_network import NetworkTrainer
 
     classes = [value for value in vars(module).values() if isinstance(value, type) and value.__module__ == module.__name__]
     trainers = [value for value in classes if issubclass(value, NetworkTrainer)]
     if len(trainers) != 1:
         raise UserError(f"{module.__file__}: has {len(trainers)} trainer classes; choose a *_train_network.py script.")
-    return replace(module, trainers[0].__name__, composite_trainer(trainers[0], hooks))
+    return trainers[0]
 
 
 def _forget_run() -> None:
