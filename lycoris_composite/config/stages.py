@@ -28,11 +28,15 @@ from lycoris_composite.config.settings import DEFAULT_NAME, Settings, without_em
 from lycoris_composite.errors import UserError
 
 STAGE_1 = "-stage1"  # ends the name of what stage 1 saves
+_CARDS_OWN = (
+    *("full_fp16", "full_bf16", "fp8_base", "fp8_base_unet", "fp8_scaled", "fp8_vl", "use_flash_attn", "use_sage_attn"),
+    *("cpu_offload_checkpointing", "unsloth_offload_checkpointing", "blocks_to_swap", "split_mode"),
+)
 _ONLY_CUDA = {
     "xformers": "sdpa attention instead of xformers",
     "mem_eff_attn": "sdpa attention instead of mem_eff_attn",
     "lowram": "the weights in main memory instead of lowram",
-    **{key: f"no {key}" for key in ("full_fp16", "full_bf16", "fp8_base", "fp8_base_unet")},
+    **{key: f"no {key}" for key in _CARDS_OWN},
 }
 
 
@@ -179,10 +183,13 @@ def without_cuda(settings: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]
     changed, lines = dict(settings), []
     for key, line in _ONLY_CUDA.items():
         if changed.get(key):
-            changed[key] = False
+            changed[key] = type(changed[key])()  # false, or no blocks
             if line.startswith("sdpa"):
                 changed["sdpa"] = True
             lines.append(line)
+    if (attention := changed.get("attn_mode") or "torch") not in ("torch", "sdpa"):
+        lines.append(f"attn_mode torch instead of {attention}")
+        changed["attn_mode"] = "torch"
     if changed.get("mixed_precision", "no") != "no":
         lines.append(f"float32 instead of mixed_precision {changed['mixed_precision']}")
         changed["mixed_precision"] = "no"

@@ -27,6 +27,8 @@ _OPTIMIZERS = (
     *("RAdamScheduleFree", "AdamWScheduleFree", "SGDScheduleFree"),
 )
 
+_ATTENTIONS = {"xformers": "xformers.ops", "flash": "flash_attn"}  # kohya's name of a kernel -> the module it needs
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -100,10 +102,11 @@ def machine_errors(settings: KohyaSettings, where: str) -> Iterator[UserError]:
     yield from _network_errors(settings.network_module, where)
     yield from _log_errors(settings, where)
     yield from _schedule_errors(settings, where)
-    if settings.xformers and (reason := why_not_importable("xformers.ops")):
-        yield UserError(f"{where} xformers: cannot be imported ({reason}); install it, or set sdpa = true in its place.")
-    elif settings.xformers and not has_gpu():
-        yield UserError(f"{where} xformers: needs CUDA, and torch finds none here; give --cpu, or set sdpa = true instead.")
+    yield from _attention_errors(settings, where)
+    if settings.cpu_offload_checkpointing and settings.gradient_checkpointing and not has_gpu():
+        yield UserError(
+            f"{where} cpu_offload_checkpointing: needs CUDA, and torch finds none here; give --cpu, or take it out."
+        )
     if settings.mixed_precision == "fp16" and not has_gpu():
         yield UserError(f'{where} mixed_precision: "fp16" needs a GPU, and torch finds none here; give --cpu, or set "no".')
     optimizer = str(settings.optimizer_type or "")
@@ -113,6 +116,22 @@ def machine_errors(settings: KohyaSettings, where: str) -> Iterator[UserError]:
             f"{where} optimizer_type: {optimizer or 'use_8bit_adam'} needs bitsandbytes, which cannot be imported "
             f"({reason}); install it, or choose AdamW."
         )
+
+
+def _attention_errors(settings: KohyaSettings, where: str) -> Iterator[UserError]:
+    """Of attention by another package than torch."""
+    wanted = {
+        "xformers": (settings.xformers and "xformers", "sdpa = true"),
+        "attn_mode": (settings.attn_mode, 'attn_mode = "torch"'),
+        "use_flash_attn": (settings.use_flash_attn and "flash", "use_flash_attn = false"),
+    }
+    for key, (name, instead) in wanted.items():
+        if name not in _ATTENTIONS:
+            continue
+        if reason := why_not_importable(_ATTENTIONS[name]):
+            yield UserError(f"{where} {key}: cannot be imported ({reason}); install it, or set {instead} in its place.")
+        elif not has_gpu():
+            yield UserError(f"{where} {key}: needs CUDA, and torch finds none here; give --cpu, or set {instead} instead.")
 
 
 def check_clip() -> None:

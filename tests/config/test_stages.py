@@ -307,7 +307,19 @@ def test_without_cuda_optimizers_have_all_their_bits(given, plain):
     assert lines[0].startswith(f"optimizer {plain} instead of ")
 
 
-@pytest.mark.parametrize("settings", [{}, {"optimizer_type": "Prodigy", "mixed_precision": "no", "xformers": False}])
+@pytest.mark.parametrize(("given", "plain", "line"), [
+    ({"attn_mode": "flash"}, {"attn_mode": "torch"}, "attn_mode torch instead of flash"),
+    ({"blocks_to_swap": 18}, {"blocks_to_swap": 0}, "no blocks_to_swap"),
+    ({"cpu_offload_checkpointing": True}, {"cpu_offload_checkpointing": False}, "no cpu_offload_checkpointing"),
+])  # fmt: skip
+def test_without_cuda_nothing_is_swapped_or_a_cards_own(given, plain, line):
+    changed, lines = without_cuda(given)
+    assert (repr(changed), lines) == (repr(plain), [line])  # 0 is no false here: upstream wants a number
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"optimizer_type": "Prodigy", "mixed_precision": "no", "xformers": False, "attn_mode": "sdpa"}]
+)
 def test_without_cuda_all_else_stays(settings):
     assert without_cuda(settings) == (settings, [])
 

@@ -84,6 +84,18 @@ def test_xformers_without_a_gpu(package, monkeypatch):
     assert "needs CUDA" in str(error)
 
 
+@pytest.mark.parametrize("settings", [{"attn_mode": "flash"}, {"use_flash_attn": True}])
+def test_another_packages_attention(package, monkeypatch, settings):
+    package("flash_attn", "")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    [key] = settings
+    [error] = machine.machine_errors(KohyaSettings({**LYCORIS, **settings}), "c.toml")
+    assert str(error).startswith(f"c.toml {key}: needs CUDA, and torch finds none here; give --cpu, or set {key} = ")
+    monkeypatch.setitem(sys.modules, "flash_attn", None)
+    [error] = machine.machine_errors(KohyaSettings({**LYCORIS, **settings}), "c.toml")
+    assert str(error).startswith(f"c.toml {key}: cannot be imported (import of flash_attn halted")
+
+
 def test_what_it_can_train_with(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     settings = {**LYCORIS, "sdpa": True, "mixed_precision": "bf16", "optimizer_type": "AdamW", "log_with": "tensorboard"}
