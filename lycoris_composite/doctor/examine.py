@@ -13,6 +13,7 @@ from lycoris_composite.architectures import BUILTIN, DEFAULT_TRAINER
 from lycoris_composite.config.stages import without_cuda
 from lycoris_composite.doctor.advice import advice
 from lycoris_composite.doctor.findings import ERROR, WARNING, Finding
+from lycoris_composite.doctor.needs import needs
 from lycoris_composite.doctor.versions import clone, patches, sd_scripts, surroundings
 from lycoris_composite.preflight.checks import Checked, Refusals, Request, check_run
 from lycoris_composite.preflight.resume import going_on
@@ -46,6 +47,8 @@ def examine(
     if checked.stages:
         folder = existing_folder(checked.lock_file)
         sections.append([_free_disk(folder)] if folder.exists() else [])
+        with refusals.collecting():
+            sections[-1] += needs(checked.both[1], checked.data.plans) if checked.data.plans else []
         with refusals.collecting():
             sections.append(advice(checked.settings, checked.stages, checked.data.plans))
     return sections
@@ -82,6 +85,8 @@ def _config_rows(checked: Checked, refusals: Sequence[str], cpu: bool) -> list[F
     if checked.settings is not None and not cpu and not _finds_gpu():
         _, lines = without_cuda(checked.settings.kohya)
         rows.append(Finding("--cpu", "would train with", "; ".join(lines) or "the same settings"))
+    if line := checked.lacks_gpu:
+        rows.append(Finding("GPU", "wanted", line, WARNING))
     return rows
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from lycoris_composite.architectures import BUILTIN
 from lycoris_composite.config.datasets import SKIP, without_skip
+from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.config.prompts import prompt_file_error
 from lycoris_composite.config.settings import Settings, load_settings, without_empty
 from lycoris_composite.config.stages import Stage, stages_of, without_cuda
@@ -20,8 +21,13 @@ from lycoris_composite.preflight.weights import weight_errors
 from lycoris_composite.run import environment
 from lycoris_composite.run.files import check_writable
 from lycoris_composite.trainers.kohya import checkout
-from lycoris_composite.trainers.machine import machine_errors
+from lycoris_composite.trainers.machine import has_gpu, machine_errors
 from lycoris_composite.trainers.trainer import Trainer
+
+_NOT_ON_CPU = (
+    "sd-scripts keeps its encoders and VAE in 16 bits whatever the settings, and stops where a CPU cannot compute in them; "
+    "train it on a GPU."
+)
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Request:
 @dataclass
 class Checked:
     """What the checks made of a config, as far as they came. `stages` are those that run, `both` all of the recipe; `ignored`
-    says what stands in the config and nobody reads."""
+    says what stands in the config and nobody reads, `lacks_gpu` why this machine will most likely not train it."""
 
     settings: Settings | None = None
     trainer: Trainer | None = None
@@ -48,6 +54,7 @@ class Checked:
     both: Sequence[Stage] = ()
     data: Data = field(default_factory=Data)
     ignored: list[str] = field(default_factory=list)
+    lacks_gpu: str | None = None
 
     @property
     def journal_file(self) -> Path:
@@ -74,6 +81,10 @@ def check_run(request: Request, refusals: Refusals, say: Callable[[str], None], 
         done.stages = done.both if request.stage is None else [done.both[request.stage - 1]]
     if done.trainer is not None and done.stages:
         _check_stages(done, request, refusals)
+        with refusals.collecting():
+            if not done.stages[0].architecture.runs_on_cpu and not has_gpu():
+                done.lacks_gpu = f"{done.stages[0].architecture.name}: {_NOT_ON_CPU}"
+                say(done.lacks_gpu)
     if done.stages:
         refusals.each(filter(None, (prompt_file_error(stage.settings, str(request.config)) for stage in done.stages)))
         on_bad = partial(_check_bad, is_allowed=request.skip_bad, say=say)
@@ -101,9 +112,9 @@ def _check_settings(done: Checked, request: Request, refusals: Refusals, say: Ca
                 settings = without_skip(settings)
     if request.cpu:
         environment.stay_on_cpu()
-        kohya, lines = without_cuda(settings.kohya)
-        settings = replace(settings, kohya=kohya, stage2=without_cuda(settings.stage2)[0])
-        for line in lines:
+        (kohya, lines), (stage2, more) = map(without_cuda, (settings.kohya, settings.stage2))
+        settings = replace(settings, kohya=kohya, stage2=stage2)
+        for line in dict.fromkeys((*lines, *more)):
             say(f"--cpu: {line}")
     done.settings = settings
 
@@ -113,7 +124,9 @@ def _check_stages(done: Checked, request: Request, refusals: Refusals) -> None:
     they are rehearsed: stage 2 has to fit stage 1 also where it runs alone."""
     where = str(request.config)
     errors = [done.trainer.stage_errors(stage, where) for stage in done.stages]
-    errors += [machine_errors(stage.settings, where) for stage in done.stages]
+    known = done.trainer.known_options()  # what another model's kernels need is not asked for
+    read = [KohyaSettings({key: value for key, value in stage.settings.items() if key in known}) for stage in done.stages]
+    errors += [machine_errors(settings, where) for settings in read]
     if all([refusals.each(each) for each in errors]):  # a list, so that each is asked
         refusals.each(done.trainer.rehearsal_errors(done.both[:1] if request.stage == 1 else done.both, where))
 

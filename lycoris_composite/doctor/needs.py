@@ -1,0 +1,61 @@
+"""What stage 2 encodes ahead, and the room that it takes on the disk or in main memory."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.filesize import decimal
+
+from lycoris_composite.composites.plan import Plan
+from lycoris_composite.config.stages import Stage
+from lycoris_composite.data.buckets import Size
+from lycoris_composite.doctor.findings import OK, WARNING, Finding
+from lycoris_composite.run.files import existing_folder
+
+_SAMPLED = 200  # composites, whose mean size is taken for that of all
+
+
+def needs(stage: Stage, plans: Sequence[Plan]) -> Iterator[Finding]:
+    """A row for latents and one for captions. Files of an earlier run may be there already."""
+    settings, row = stage.settings, stage.architecture
+    folder = existing_folder(Path(plans[0].characters[0].images[0].path))  # cache files stand beside the pictures
+    if stage.caches_latents:
+        size = sum(_latents(stage, plan) for plan in plans)
+        yield _finding("latents", size, settings.cache_latents_to_disk, folder)
+    if stage.caches_captions and row.caption_bytes:
+        size = sum(plan.composites * plan.options.cycle_epochs for plan in plans) * row.caption_bytes
+        yield _finding("captions", size, settings.cache_text_encoder_outputs_to_disk, folder)
+
+
+def _latents(stage: Stage, plan: Plan) -> int:
+    row = stage.architecture
+
+    def bytes_of(size: Size) -> int:
+        return 4 * row.latent_channels * math.prod(side // row.vae_factor for side in size)
+
+    if plan.options.join == "latent":
+        return sum(bytes_of(panel.size) * (1 + panel.character.subset.flip_aug) for panel in plan.panels_apart())
+    sizes = [plan.composite(1, index).size for index in range(min(plan.composites, _SAMPLED))]
+    return round(sum(map(bytes_of, sizes)) / len(sizes) * plan.composites * plan.options.cycle_epochs)
+
+
+def _finding(what: str, size: int, is_on_disk: bool, folder: Path) -> Finding:
+    if is_on_disk:
+        room, where = shutil.disk_usage(folder).free, f"on the disk of {folder}"
+    else:
+        room, where = _memory(), "in main memory"
+    is_short = size > room
+    meaning = f"more than the {decimal(room)} that are there; lower cycle_epochs, or cache less" if is_short else ""
+    return Finding(f"stage 2's {what}", f"{decimal(size)} {where}", meaning, WARNING if is_short else OK)
+
+
+def _memory() -> float:
+    """Bytes of this machine's main memory, without end where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError):
+        return math.inf
