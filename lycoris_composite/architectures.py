@@ -54,12 +54,12 @@ class Architecture:
     an encoder's does (SDXL's second), their encoder reads the first 77 tokens beside one that reads them all (CLIP's in Flux
     and SD3), or it reads only what stands in quotes (byT5). `weights` are kohya's options with files of weights beside those of
     every trainer. `required` are those that have to be set, but for what the checkpoint holds itself: `inside` begins the names
-    of its tensors there. Each checkpoint of the model has a tensor with one of `marks` in its name, or is a folder of diffusers'
-    class `pipeline`; "" where upstream reads no folder. `bucket_steps` is what `bucket_reso_steps` has to be a multiple of
-    (upstream's `verify_bucket_reso_steps`). `latents` ends the names of upstream's cache files. `caption` is the template that
-    fits how its captions are written. `caption_bytes` is the size of a caption's cached encoder outputs (float32, at the usual
-    limit), None where upstream caches none. `is_guided` says that a negative prompt changes the samples, `samples_in_training`
-    that upstream can sample while the text encoder trains, `runs_on_cpu` that its precision can be set.
+    of its tensors there. Each checkpoint of the model has a tensor with one of `marks` in its name, or is a folder of the class
+    `pipeline` of diffusers; "" where upstream reads no folder. `bucket_steps` is what `bucket_reso_steps` has to be a multiple
+    of (upstream's `verify_bucket_reso_steps`). `latents` ends the names of upstream's cache files. `caption` is the template
+    that fits how its captions are written. `caption_bytes` is the size of a caption's cached encoder outputs (float32, at the
+    usual limit), None where upstream caches none. `is_guided` says that a negative prompt changes the samples,
+    `samples_in_training` that upstream can sample while the text encoder trains, `runs_on_cpu` that its precision can be set.
 
     `networks` are upstream's network modules that are made for the model. Of `layers` a small stand-in for it is built, on
     which networks are tried (trainers/networks.py): by its place, a class that networks look for, or how many outputs a linear
