@@ -23,12 +23,21 @@ def needs(stage: Stage, plans: Sequence[Plan]) -> Iterator[Finding]:
     """A row for latents and one for captions. Files of an earlier run may be there already."""
     settings, row = stage.settings, stage.architecture
     folder = existing_folder(Path(plans[0].characters[0].images[0].path))  # cache files stand beside the pictures
+    places = {True: f"on the disk of {folder}", False: "in main memory"}
+    room = {True: shutil.disk_usage(folder).free, False: _memory()}
+    sizes = []
     if stage.caches_latents:
-        size = sum(_latents(stage, plan) for plan in plans)
-        yield _finding("latents", size, settings.cache_latents_to_disk, folder)
+        sizes.append(("latents", sum(_latents(stage, plan) for plan in plans), settings.cache_latents_to_disk))
     if stage.caches_captions and row.caption_bytes:
-        size = sum(plan.composites * plan.options.cycle_epochs for plan in plans) * row.caption_bytes
-        yield _finding("captions", size, settings.cache_text_encoder_outputs_to_disk, folder)
+        captions = sum(plan.composites * plan.options.cycle_epochs for plan in plans)
+        sizes.append(("captions", captions * row.caption_bytes, settings.cache_text_encoder_outputs_to_disk))
+    for what, size, is_on_disk in sizes:
+        level, meaning = OK, ""
+        if size > room[is_on_disk]:
+            meaning = f"more than the {decimal(room[is_on_disk])} that are left there; lower cycle_epochs, or cache less"
+            level = WARNING
+        room[is_on_disk] = max(0, room[is_on_disk] - size)
+        yield Finding(f"stage 2's {what}", f"{decimal(size)} {places[is_on_disk]}", meaning, level)
 
 
 def _latents(stage: Stage, plan: Plan) -> int:
@@ -41,16 +50,6 @@ def _latents(stage: Stage, plan: Plan) -> int:
         return sum(bytes_of(panel.size) * (1 + panel.character.subset.flip_aug) for panel in plan.panels_apart())
     sizes = [plan.composite(1, index).size for index in range(min(plan.composites, _SAMPLED))]
     return round(sum(map(bytes_of, sizes)) / len(sizes) * plan.composites * plan.options.cycle_epochs)
-
-
-def _finding(what: str, size: int, is_on_disk: bool, folder: Path) -> Finding:
-    if is_on_disk:
-        room, where = shutil.disk_usage(folder).free, f"on the disk of {folder}"
-    else:
-        room, where = _memory(), "in main memory"
-    is_short = size > room
-    meaning = f"more than the {decimal(room)} that are there; lower cycle_epochs, or cache less" if is_short else ""
-    return Finding(f"stage 2's {what}", f"{decimal(size)} {where}", meaning, WARNING if is_short else OK)
 
 
 def _memory() -> float:

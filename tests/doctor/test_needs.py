@@ -51,7 +51,8 @@ def test_whole_pictures_come_round_again(monkeypatch):
 
 def test_a_disk_that_is_too_small(monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1_000_000))
-    [row] = found("flux_train_network", cache_text_encoder_outputs_to_disk=True)
+    latents, row = found("flux_train_network", cache_text_encoder_outputs_to_disk=True, cache_latents_to_disk=True)
+    assert (latents.found, latents.level) == (f"921.6 kB on the disk of {Path.cwd()}", OK)
     assert (row.subject, row.level) == ("stage 2's captions", WARNING)
     assert row.found == f"100.8 MB on the disk of {Path.cwd()}"
-    assert row.meaning == "more than the 1.0 MB that are there; lower cycle_epochs, or cache less"
+    assert row.meaning == "more than the 78.4 kB that are left there; lower cycle_epochs, or cache less"

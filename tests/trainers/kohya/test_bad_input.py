@@ -99,7 +99,6 @@ def test_bad_data(refuse: Callable[..., str], spoil: Callable, sentence: str) ->
             {"resolution": "512,512", "bucket_reso_steps": 256, "min_bucket_reso": 256, "bucket_no_upscale": True, "composite": {"stage2": {}}},
             "9 file(s) cannot be used",
         ),
-        ({"cache_text_encoder_outputs": True}, "cache_text_encoder_outputs: composites have a caption of their own"),
         ({"debug_dataset": True}, "debug_dataset: sd-scripts only shows something and trains nothing then; take it out"),
         ({"train_inpainting": True}, "a mask is drawn for every step, so both stages read their pictures anew; set cache_latents = false"),
         ({"network_args": ["agol=loha"]}, 'network_args agol: unknown to LyCORIS; did you mean "algo"?'),
