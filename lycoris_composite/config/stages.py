@@ -76,8 +76,9 @@ class Stage:
 
     @property
     def caches_captions(self) -> bool:
-        """Whether text encoders' outputs are encoded ahead. Upstream takes the one key for the other."""
-        return self.settings.cache_text_encoder_outputs or self.settings.cache_text_encoder_outputs_to_disk
+        """Whether text encoders' outputs are encoded ahead. Upstream takes one key for the other; SD has neither."""
+        is_wanted = self.settings.cache_text_encoder_outputs or self.settings.cache_text_encoder_outputs_to_disk
+        return bool(is_wanted) and self.architecture.caption_bytes is not None
 
     @property
     def architecture(self) -> Architecture:

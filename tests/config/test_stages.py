@@ -17,7 +17,7 @@ from lycoris_composite.config.effective import config_text, dataset_tables
 from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.config.stages import Stage, stages_of, without_cuda
 from lycoris_composite.errors import UserError
-from tests.helpers import fast, kohya_settings
+from tests.helpers import fast, kohya_settings, plan
 
 RESUME = {
     "resume": "state",
@@ -350,3 +350,11 @@ def test_prompts_in_place_of_their_file(tmp_path):
     assert (first.prompts, second.prompts) == (("rin", "mio"), ())
     assert "sample_prompts" not in first.settings
     assert second.settings["sample_prompts"] == "p.txt"
+
+
+@pytest.mark.parametrize(("trainer", "comes_round"), [("train_network", False), ("sdxl_train_network", True)])
+def test_captions_come_round_again_only_where_upstream_can_encode_them_ahead(tmp_path, trainer, comes_round):
+    _, second = both(tmp_path, {"trainer": trainer}, cache_text_encoder_outputs=True)
+    own = plan()
+    composites = [second.trained(own).composite(epoch, 0) for epoch in (1, 3)]
+    assert (composites[0] == composites[1]) == comes_round
