@@ -83,6 +83,20 @@ def make_flux(folder: Path) -> Files:
     }
 
 
+def make_chroma(folder: Path) -> Files:
+    """Chroma, with Flux's VAE and T5. It has no CLIP, whose tokenizer upstream loads all the same."""
+    from library import chroma_models, flux_models, flux_utils
+
+    return {
+        "pretrained_model_name_or_path": _save(
+            folder / "chroma.safetensors", chroma_models.Chroma(chroma_models.chroma_params)
+        ),
+        "ae": _save(folder / "ae.safetensors", flux_models.AutoEncoder(flux_models.configs["dev"].ae_params)),
+        "t5xxl": _save(folder / "t5xxl.safetensors", _model_that_loads(flux_utils.load_t5xxl)),
+        "tokenizer_cache_dir": _clip_and_t5_tokenizers(folder),
+    }
+
+
 def make_sd3(folder: Path) -> Files:
     """SD 3.5 medium, its VAE in the same file."""
     from library import sd3_models, sd3_utils
@@ -181,6 +195,7 @@ def make_hunyuan_image(folder: Path) -> Files:
 MAKERS: dict[str, Callable[[Path], Files]] = {
     "sdxl": make_sdxl,
     "flux": make_flux,
+    "chroma": make_chroma,
     "sd3": make_sd3,
     "anima": make_anima,
     "lumina": make_lumina,

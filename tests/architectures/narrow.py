@@ -48,6 +48,16 @@ EDITS: dict[str, Edits] = {
         ("ch=128", "ch=32"),
         ("ch_mult=[1, 2, 4, 4],\n            num_res_blocks=2", "ch_mult=[1, 1, 1, 1],\n            num_res_blocks=1"),
     ],
+    "library/chroma_models.py": [
+        ("context_in_dim=4096", f"context_in_dim={WIDTH}"),
+        ("hidden_size=3072", f"hidden_size={WIDTH}"),
+        ("num_heads=24", "num_heads=2"),
+        ("depth=19", "depth=1"),
+        ("depth_single_blocks=38", "depth_single_blocks=1"),
+        ("axes_dim=[16, 56, 56]", "axes_dim=[8, 12, 12]"),
+        ("approximator_depth=5", "approximator_depth=1"),
+        ("approximator_hidden_size=5120", f"approximator_hidden_size={WIDTH}"),
+    ],
     "library/flux_utils.py": [
         _before(
             "config = CLIPConfig(**CLIPL_CONFIG)",
