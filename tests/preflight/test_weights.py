@@ -70,7 +70,7 @@ def test_a_checkpoint_may_hold_what_has_to_be_named_otherwise(tmp_path):
 
 def test_chroma_is_told_from_flux(tmp_path):
     base = checkpoint(tmp_path, "double_blocks.0.img_attn.qkv.weight", f"{CHROMA_MARK}in_proj.weight")
-    assert sentences("flux_train_network", base) == [
+    assert sentences("flux_train_network", base, clip_l=None) == [
         f'pretrained_model_name_or_path {base}: is Chroma; set model_type = "chroma".'
     ]
     assert not sentences("flux_train_network", base, model_type="chroma", clip_l=None)
