@@ -120,6 +120,8 @@ def _t5(limit: int) -> Encoder:
 
 
 CHROMA = "chroma"  # kohya's model_type of a model that Flux's trainer trains too, without CLIP-L
+# How it is sampled, as sd-scripts' guide has it: Flux's own guidance is off, and the usual one is on.
+CHROMA_GUIDANCE = {"guidance_scale": 0.0, "scale": 4.0}
 CHROMA_MARK = "distilled_guidance_layer."  # in names of its tensors
 _SD_FILES: dict = {"marks": ("cond_stage_model.",), "pipeline": "StableDiffusionPipeline"}
 ARCHITECTURES = {

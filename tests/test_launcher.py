@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,17 @@ def test_both_stages_share_prompts_made_from_the_characters(tmp_path):
         assert config.read_toml(stage.config_file)["sample_prompts"] == str(tmp_path / "out" / "last-prompts.json")
     prompts = json.loads((tmp_path / "out" / "last-prompts.json").read_text())
     assert (prompts[0]["width"], prompts[0]["height"]) == (128, 128)
+
+
+def test_chromas_samples_are_guided_and_fluxs_are_not(tmp_path):
+    for kind in ("flux", "chroma"):
+        settings = replace(settings_for(tmp_path, model_type=kind, bucket_reso_steps=64), trainer="flux_train_network")
+        stage, _ = stages.stages_of(settings)
+        [plan] = checked_plans(settings)
+        files = effective(stage, plan, settings.single_size)[1]
+        for prompt in json.loads(files[tmp_path / "out/last-prompts.json"]):
+            assert (prompt.get("guidance_scale"), prompt.get("scale")) == ((0.0, 4.0) if kind == "chroma" else (None, None))
+            assert "negative_prompt" not in prompt
 
 
 def test_a_users_own_prompts_win(tmp_path):

@@ -10,6 +10,7 @@ from typing import Any
 
 import toml
 
+from lycoris_composite.architectures import CHROMA, CHROMA_GUIDANCE
 from lycoris_composite.composites.plan import Plan
 from lycoris_composite.composites.sample_prompts import sample_prompts
 from lycoris_composite.config.datasets import source_tables
@@ -23,8 +24,7 @@ def effective(stage: Stage, plan: Plan, single_size: Size | None) -> tuple[Stage
     of its own they are made from the plan's characters, those of one character at `single_size`."""
     files = {}
     if not stage.settings.sample_prompts:
-        is_guided = stage.architecture.is_guided
-        prompts = stage.prompts or sample_prompts(plan, single_size or plan.canvas.size, is_guided)
+        prompts = stage.prompts or _own_prompts(stage, plan, single_size)
         name = stage.name if stage.prompts else stage.name.removesuffix(STAGE_1)
         file = stage.output_dir / f"{name}-prompts.json"
         files[file] = json.dumps(prompts, ensure_ascii=False, indent=1)
@@ -34,6 +34,12 @@ def effective(stage: Stage, plan: Plan, single_size: Size | None) -> tuple[Stage
         files[stage.dataset_config_file] = toml_text(tables)
     files[stage.config_file] = config_text(stage)
     return stage, files
+
+
+def _own_prompts(stage: Stage, plan: Plan, single_size: Size | None) -> list[dict[str, Any]]:
+    guidance = CHROMA_GUIDANCE if stage.settings.model_type == CHROMA else {}
+    prompts = sample_prompts(plan, single_size or plan.canvas.size, stage.architecture.is_guided)
+    return [{**prompt, **guidance} for prompt in prompts]
 
 
 def dataset_tables(stage: Stage) -> dict[str, Any] | None:

@@ -49,7 +49,7 @@ def _unset(stage: Stage) -> Iterator[UserError]:
     if not model:
         yield UserError("pretrained_model_name_or_path: not set; name the base model's file or folder.")
         return
-    unneeded = ("clip_l",) if settings.model_type == CHROMA else ()
+    unneeded = ("clip_l",) if settings.model_type == CHROMA or _is_chroma(names_of(Path(model)) or ()) else ()
     for key in row.required:
         start = row.inside.get(key)
         names = names_of(Path(model)) if start else ()
@@ -66,14 +66,16 @@ def _other_model(stage: Stage) -> UserError | None:
         return None
     model = Path(settings.pretrained_model_name_or_path)
     where = f"pretrained_model_name_or_path {model}"
-    if model.is_dir() and not row.pipeline:
-        return UserError(
-            f"{where}: is a folder, but {stage.trainer} reads a single file; name the one with {row.name}'s weights."
-        )
+    if model.is_dir() and (settings.model_type == CHROMA or not row.pipeline):
+        whose = "Chroma" if settings.model_type == CHROMA else row.name
+        return UserError(f"{where}: is a folder, but {stage.trainer} reads a single file; name the one with {whose}'s weights.")
     names = names_of(model) or ()
     found = rows_with(names)
-    if row.name in found and CHROMA_MARK in " ".join(names) and settings.model_type != CHROMA:
+    is_chroma = _is_chroma(names)
+    if row.name in found and is_chroma and settings.model_type != CHROMA:
         return UserError(f'{where}: is Chroma; set model_type = "{CHROMA}".')
+    if row.name in found and not is_chroma and settings.model_type == CHROMA:
+        return UserError(f'{where}: is {row.name}, and not Chroma; remove model_type = "{CHROMA}".')
     if not found or row.name in found:
         return None
     name, trainer = found.popitem()
@@ -81,6 +83,10 @@ def _other_model(stage: Stage) -> UserError | None:
         f'{where}: is {name}, but {stage.trainer} trains {row.name}; name another file, or set trainer = "{trainer}" in '
         "[composite]."
     )
+
+
+def _is_chroma(names: Collection[str]) -> bool:
+    return any(CHROMA_MARK in name for name in names)
 
 
 def rows_with(names: Collection[str]) -> dict[str, str]:

@@ -27,6 +27,7 @@ class Architecture(NamedTuple):
 
 _TRANSFORMER = {"network_train_unet_only": True, "max_token_length": None}
 _FLOW = {**_TRANSFORMER, "timestep_sampling": "shift", "model_prediction_type": "raw"}
+# In every test of the architectures.
 ARCHITECTURES = {
     "sdxl": Architecture("sdxl_train_network", {"bucket_reso_steps": 32}),
     "flux": Architecture("flux_train_network", {**_FLOW, "guidance_scale": 1.0}),
@@ -36,13 +37,16 @@ ARCHITECTURES = {
     # Its samples are made in bfloat16 by a VAE that is float32 here.
     "hunyuan_image": Architecture("hunyuan_image_train_network", _FLOW, samples=False),
 }
+_CHROMA = {"model_type": "chroma", "apply_t5_attn_mask": True}
+# And those that are in a few: a trainer's second model, which differs from its first in little.
+EVERY = ARCHITECTURES | {"chroma": Architecture("flux_train_network", {**_FLOW, "guidance_scale": 0.0, **_CHROMA})}
 STEPS = 2  # in each stage
 PROMPT = {"prompt": "rin, 1girl", "width": 64, "height": 64, "sample_steps": 2, "seed": 1}
 
 
 def make_world(folder: Path, name: str, sd_scripts: Path) -> World:
     """An architecture's world in `folder`, where models.py has made its files. `sd_scripts` is a narrow copy."""
-    own, architecture = folder / name, ARCHITECTURES[name]
+    own, architecture = folder / name, EVERY[name]
     tiny.draw_characters(own / "data", images=2, size=[(96, 96), (72, 108)])
     prompts = own / "prompts.json"
     prompts.write_text(json.dumps([PROMPT]), encoding="utf-8")

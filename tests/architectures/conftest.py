@@ -38,7 +38,7 @@ def name(request: pytest.FixtureRequest) -> str:
 def make_worlds(sd_scripts: Path, folder: Path) -> Iterator[GetWorld]:
     narrow = narrow_everything(sd_scripts, folder / "sd-scripts")
     environment = {"HF_HOME": str(models.hf_home(folder))}
-    trainers = [architecture.trainer for architecture in configs.ARCHITECTURES.values()]
+    trainers = [architecture.trainer for architecture in configs.EVERY.values()]
     can_fork = hasattr(os, "fork")
     forks = ForkServer(narrow, environment_of_commands() | environment, trainers) if can_fork else None
     makers = World(folder, narrow, environment=environment, forks=forks)

@@ -24,49 +24,26 @@ from torch import nn
 
 from tests import tiny
 from tests.architectures import vocabularies
-from tests.architectures.narrow import CLIP_WIDTH, DIFFUSION_WIDTH, VOCABULARY, WIDTH
+from tests.architectures.narrow import CLIP_WIDTH, VOCABULARY, WIDTH
 
 Files = dict[str, str]  # kohya's option -> a path
 
 
 def make_sdxl(folder: Path) -> Files:
-    """A folder in diffusers' format."""
-    from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionXLPipeline, UNet2DConditionModel
+    """SDXL in a single file, with both text encoders and the VAE."""
+    from diffusers import AutoencoderKL
+    from library import model_util, sdxl_model_util, sdxl_original_unet
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-    unet = UNet2DConditionModel(
-        sample_size=16,
-        block_out_channels=(DIFFUSION_WIDTH, 2 * DIFFUSION_WIDTH, 4 * DIFFUSION_WIDTH),
-        cross_attention_dim=2 * CLIP_WIDTH,
-        attention_head_dim=(1, 1, 2),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        addition_embed_type="text_time",
-        addition_time_embed_dim=256,
-        projection_class_embeddings_input_dim=CLIP_WIDTH + 6 * 256,
-        use_linear_projection=True,
-    )
-    vae = AutoencoderKL(
-        sample_size=64,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(32,) * 4,
-        layers_per_block=1,
-        latent_channels=4,
-        scaling_factor=0.13025,
-    )
-    models = {
-        "unet": unet,
-        "vae": vae,
-        "text_encoder": CLIPTextModel(_clip_config(11, "quick_gelu")),  # upstream takes the eleventh layer's output
-        "text_encoder_2": CLIPTextModelWithProjection(_clip_config(2, "gelu")),
-    }
-    for name, model in models.items():
-        model.load_state_dict(_random_tensors(model, f"sdxl {name}"))
-    scheduler = EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-    pipeline = StableDiffusionXLPipeline(**models, tokenizer=None, tokenizer_2=None, scheduler=scheduler)
-    pipeline.save_pretrained(folder / "base")
-    return {"pretrained_model_name_or_path": str(folder / "base"), "tokenizer_cache_dir": _clip_and_t5_tokenizers(folder)}
+    unet = sdxl_original_unet.SdxlUNet2DConditionModel()
+    vae = AutoencoderKL(**model_util.create_vae_diffusers_config())
+    encoder = CLIPTextModel(_clip_config(11, "quick_gelu"))  # upstream takes the eleventh layer's output
+    encoder2 = CLIPTextModelWithProjection(_clip_config(2, "gelu"))
+    for model in (unet, vae, encoder, encoder2):
+        model.load_state_dict(_random_tensors(model, f"sdxl {type(model).__name__}"))
+    path = str(folder / "sdxl.safetensors")
+    sdxl_model_util.save_stable_diffusion_checkpoint(path, encoder, encoder2, unet, 0, 0, None, vae, torch.tensor(4.6), None)
+    return {"pretrained_model_name_or_path": path, "tokenizer_cache_dir": _clip_and_t5_tokenizers(folder)}
 
 
 def make_flux(folder: Path) -> Files:
@@ -78,6 +55,20 @@ def make_flux(folder: Path) -> Files:
         "pretrained_model_name_or_path": _save(folder / "flux.safetensors", flux_models.Flux(config.params)),
         "ae": _save(folder / "ae.safetensors", flux_models.AutoEncoder(config.ae_params)),
         "clip_l": _save(folder / "clip_l.safetensors", _model_that_loads(flux_utils.load_clip_l)),
+        "t5xxl": _save(folder / "t5xxl.safetensors", _model_that_loads(flux_utils.load_t5xxl)),
+        "tokenizer_cache_dir": _clip_and_t5_tokenizers(folder),
+    }
+
+
+def make_chroma(folder: Path) -> Files:
+    """Chroma, with Flux's VAE and T5. It has no CLIP, whose tokenizer upstream loads all the same."""
+    from library import chroma_models, flux_models, flux_utils
+
+    return {
+        "pretrained_model_name_or_path": _save(
+            folder / "chroma.safetensors", chroma_models.Chroma(chroma_models.chroma_params)
+        ),
+        "ae": _save(folder / "ae.safetensors", flux_models.AutoEncoder(flux_models.configs["dev"].ae_params)),
         "t5xxl": _save(folder / "t5xxl.safetensors", _model_that_loads(flux_utils.load_t5xxl)),
         "tokenizer_cache_dir": _clip_and_t5_tokenizers(folder),
     }
@@ -181,6 +172,7 @@ def make_hunyuan_image(folder: Path) -> Files:
 MAKERS: dict[str, Callable[[Path], Files]] = {
     "sdxl": make_sdxl,
     "flux": make_flux,
+    "chroma": make_chroma,
     "sd3": make_sd3,
     "anima": make_anima,
     "lumina": make_lumina,

@@ -37,6 +37,23 @@ EDITS: dict[str, Edits] = {
         ("num_transformer_layers=2,", "num_transformer_layers=1,"),
         ("num_transformer_layers=10,", "num_transformer_layers=1,"),
     ],
+    "library/sdxl_model_util.py": [
+        ("hidden_size=768", f"hidden_size={CLIP_WIDTH}"),
+        ("hidden_size=1280", f"hidden_size={CLIP_WIDTH}"),
+        ("intermediate_size=3072", f"intermediate_size={2 * CLIP_WIDTH}"),
+        ("intermediate_size=5120", f"intermediate_size={2 * CLIP_WIDTH}"),
+        ("num_hidden_layers=12", "num_hidden_layers=11"),  # the eleventh's output is taken
+        ("num_hidden_layers=32", "num_hidden_layers=2"),
+        ("num_attention_heads=12", "num_attention_heads=2"),
+        ("num_attention_heads=20", "num_attention_heads=2"),
+        ("projection_dim=768", f"projection_dim={CLIP_WIDTH}"),
+        ("projection_dim=1280", f"projection_dim={CLIP_WIDTH}"),
+    ],
+    "library/model_util.py": [
+        ("VAE_PARAMS_CH = 128", "VAE_PARAMS_CH = 32"),
+        ("VAE_PARAMS_CH_MULT = [1, 2, 4, 4]", "VAE_PARAMS_CH_MULT = [1, 1, 1, 1]"),
+        ("VAE_PARAMS_NUM_RES_BLOCKS = 2", "VAE_PARAMS_NUM_RES_BLOCKS = 1"),
+    ],
     "library/flux_models.py": [
         ("vec_in_dim=768", f"vec_in_dim={CLIP_WIDTH}"),
         ("context_in_dim=4096", f"context_in_dim={WIDTH}"),
@@ -47,6 +64,16 @@ EDITS: dict[str, Edits] = {
         ("depth_single_blocks=38", "depth_single_blocks=1"),
         ("ch=128", "ch=32"),
         ("ch_mult=[1, 2, 4, 4],\n            num_res_blocks=2", "ch_mult=[1, 1, 1, 1],\n            num_res_blocks=1"),
+    ],
+    "library/chroma_models.py": [
+        ("context_in_dim=4096", f"context_in_dim={WIDTH}"),
+        ("hidden_size=3072", f"hidden_size={WIDTH}"),
+        ("num_heads=24", "num_heads=2"),
+        ("depth=19", "depth=1"),
+        ("depth_single_blocks=38", "depth_single_blocks=1"),
+        ("axes_dim=[16, 56, 56]", "axes_dim=[8, 12, 12]"),
+        ("approximator_depth=5", "approximator_depth=1"),
+        ("approximator_hidden_size=5120", f"approximator_hidden_size={WIDTH}"),
     ],
     "library/flux_utils.py": [
         _before(

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 from lycoris_composite import __version__
 from tests import tiny
-from tests.architectures.configs import ARCHITECTURES, STEPS
+from tests.architectures.configs import ARCHITECTURES, EVERY, STEPS
 from tests.architectures.conftest import GetWorld, make_worlds
 from tests.helpers import ROOT
 from tests.trainers.kohya.conftest import VERSIONS
@@ -76,7 +76,7 @@ def check_outputs(out: Path, name: str) -> None:
     assert {key for key in metadata if key.startswith("ss_composite_")} >= {"ss_composite_settings", "ss_composite_characters"}
     assert metadata["ss_steps"] == str(STEPS)
     samples = sorted(path.name.split("_")[0] for path in out.glob("sample/*.png"))
-    assert samples == (["cg3", "cg3-stage1"] if ARCHITECTURES[name].samples else [])
+    assert samples == (["cg3", "cg3-stage1"] if EVERY[name].samples else [])
 
 
 def test_accelerate_launch_trains_both_stages(world_of: GetWorld, name: str, tmp_path: Path, undisturbed) -> None:
@@ -172,6 +172,14 @@ def test_captions_may_be_encoded_ahead_in_both_stages(world_of: GetWorld, name: 
     assert run.code == 0
     assert all(batch["text_encoder_outputs_list"] is not None for batch in batches)
     check_outputs(tmp_path / "out", name)
+
+
+def test_chroma_trains_without_clip(world_of: GetWorld, tmp_path: Path) -> None:
+    """Flux's trainer on its second model, which attends to as many of T5's tokens as a caption has."""
+    world = world_of("chroma")
+    assert "clip_l" not in world.config
+    assert world.train(tmp_path, **caching(to_disk=False)).code == 0
+    check_outputs(tmp_path / "out", "chroma")
 
 
 @pytest.mark.parametrize(("sizes", "side"), [(((96, 96), (96, 96)), 192), (((256, 256), (64, 128)), 160)])

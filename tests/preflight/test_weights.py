@@ -70,8 +70,14 @@ def test_a_checkpoint_may_hold_what_has_to_be_named_otherwise(tmp_path):
 
 def test_chroma_is_told_from_flux(tmp_path):
     base = checkpoint(tmp_path, "double_blocks.0.img_attn.qkv.weight", f"{CHROMA_MARK}in_proj.weight")
-    assert sentences("flux_train_network", base) == [
+    assert sentences("flux_train_network", base, clip_l=None) == [
         f'pretrained_model_name_or_path {base}: is Chroma; set model_type = "chroma".'
     ]
     assert not sentences("flux_train_network", base, model_type="chroma", clip_l=None)
+    base = checkpoint(tmp_path, "double_blocks.0.img_attn.qkv.weight")
+    assert sentences("flux_train_network", base, model_type="chroma") == [
+        f'pretrained_model_name_or_path {base}: is Flux, and not Chroma; remove model_type = "chroma".'
+    ]
+    [sentence] = sentences("flux_train_network", str(tmp_path), model_type="chroma")
+    assert sentence.endswith("reads a single file; name the one with Chroma's weights.")
     assert "clip_l: not set" in sentences("flux_train_network", checkpoint(tmp_path, "weight"), clip_l=None)[0]
