@@ -16,7 +16,7 @@ import pytest
 import toml
 
 from tests.helpers import ROOT
-from tests.world import World, _environment
+from tests.world import World, environment_of_commands
 
 FOLDER = ROOT / "benchmarks"
 GOOD, BROKEN = "sd15/sdpa/AdamW/no", "sd15/sdpa/AdamW/fp16"  # a CPU trains no fp16
@@ -36,7 +36,7 @@ def forked(world: World) -> Callable[[list[str], Path, float], int]:
     """gpu.run without a limit of time, in a fork that has upstream imported already."""
 
     def run(arguments: list[str], log: Path, limit: float) -> int:
-        return world.forks.wait(world.forks.start(arguments, log.parent, _environment(), log))
+        return world.forks.wait(world.forks.start(arguments, log.parent, environment_of_commands(), log))
 
     return run
 

@@ -256,11 +256,12 @@ def training_loop_start(use: Probing) -> Any:
 def lycoris_timestep_embedding(use: Probing) -> Any:
     from lycoris.kohya import create_network
 
-    from lycoris_composite.trainers import networks
+    from lycoris_composite.architectures import DEFAULT_TRAINER, architecture_of
+    from lycoris_composite.trainers.stand_in import text_encoders_and_unet
 
-    unet = networks._unet()
+    text_encoder, unet = text_encoders_and_unet(architecture_of(DEFAULT_TRAINER))
     type(unet.time_embedding).__name__ = "TimestepEmbedding"
-    network = create_network(1.0, 4, 1, None, networks._text_encoder(), unet, algo="loha")
+    network = create_network(1.0, 4, 1, None, text_encoder, unet, algo="loha")
     return any(lora.lora_name == "lora_unet_time_embedding_linear_1" for lora in network.unet_loras)
 
 
