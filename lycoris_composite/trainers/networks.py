@@ -138,6 +138,13 @@ def _is_known(stage: Stage) -> bool:
     return stage.architecture.has_unet or stage.settings.network_module in (LYCORIS, *stage.architecture.networks)
 
 
+def _chooses_layers(settings: KohyaSettings) -> bool:
+    """Whether arguments, or a preset of the user's own, may choose layers of the model that the stand-in lacks, which has one
+    block of each kind."""
+    given = network_args(settings)
+    return Path(given.get("preset") or "").is_file() if settings.network_module == LYCORIS else bool(given)
+
+
 def _differences(first: Stage, second: Stage, where: str) -> Iterator[UserError]:
     place = f"{where}, [composite.stage2]"
     settings = first.settings, second.settings
@@ -167,7 +174,7 @@ def _rehearsal_errors(stages: Sequence[Stage], where: str) -> Iterator[UserError
             f"{where} network_args: {module_name} cannot make a network of these settings ({reason(error)}); correct them."
         )
         return
-    if not saved:
+    if not saved and not _chooses_layers(settings):
         advice = "set another preset, or update lycoris-lora" if module_name == LYCORIS else "correct them"
         yield UserError(
             f"{where} network_args: {module_name} finds no layer of {model} to train with these settings; {advice}."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 from safetensors.torch import save_file
@@ -126,6 +127,19 @@ def test_lycoris_is_tried_on_every_model(tmp_path, trainer, arguments):
     model = ARCHITECTURES[trainer].name
     assert f"cg3.toml network_args: lycoris.kohya finds no layer of {model} to train with these settings" in sentence
     assert "; set another preset, or update lycoris-lora." in sentence
+
+
+def test_layers_that_somebody_chooses_may_be_none_of_the_stand_ins(tmp_path, monkeypatch):
+    """By number in a network of upstream's, or in a preset's file."""
+    preset = tmp_path / "preset.toml"
+    preset.write_text('unet_target_module = []\nunet_target_name = ["up_blocks.3.*"]\ntext_encoder_target_module = []\n')
+    assert errors(tmp_path, network_args=["algo=loha", f"preset={preset}"]) == []
+    empty = SimpleNamespace(
+        parameters=list, save_weights=lambda file, *_: save_file({}, file), load_weights=lambda file: None, state_dict=dict
+    )
+    monkeypatch.setattr(networks, "made_network", lambda *_: empty)
+    assert errors(tmp_path, network_module="networks.lora", network_args=["block_dims=0,0,4"]) == []
+    assert "finds no layer" in errors(tmp_path, network_module="networks.lora", network_args=None)[0]
 
 
 def test_layers_have_as_many_outputs_as_the_models_own(tmp_path):
