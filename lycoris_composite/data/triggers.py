@@ -158,7 +158,7 @@ def _stands_in(told: Told, caption: str, word: str) -> bool:
 def _as_word(name: str) -> re.Pattern[str]:
     """Finds a name in a text, and not within another word. Chinese and Japanese have no spaces around it."""
     words = r"[\s_]+".join(map(re.escape, name.split()))
-    return re.compile(rf"(?<!\w){words}(?!\w)", re.ASCII | re.IGNORECASE)
+    return re.compile(rf"(?<![a-zA-Z0-9_]){words}(?![a-zA-Z0-9_])", re.IGNORECASE)
 
 
 def _begins_all(told: Told, word: str) -> bool:

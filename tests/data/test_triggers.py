@@ -283,6 +283,11 @@ def test_a_folders_name_of_several_words():
     assert in_sentences("1_rin girl", "Here rin sits, a girl.", "rin walks.").trigger == "rin"
 
 
+def test_a_name_with_an_accent_at_either_case():
+    character = in_sentences("1_\u00e9lise", "\u00c9lise smiles.", "A photo of \u00e9lise.")
+    assert (character.trigger, character.found.stands_in) == ("\u00c9lise", 2)
+
+
 def test_a_wildcard_draws_what_stands_around_the_name():
     character = in_sentences("1_rin", "{Here|There} rin sits.\nrin {stands|walks}, smiling.", "rin.", enable_wildcard=True)
     assert (character.trigger, character.found.stands_in) == ("rin", 2)
