@@ -18,6 +18,7 @@ _FILES = ("vocab.json", "tokenizer.json")  # either will do; transformers 5 save
 CHUNK = 75  # tokens that CLIP reads at a time, its begin and end left out
 _SCHNELL = 256  # T5's tokens for Flux schnell, which upstream tells from dev by its weights
 _GUIDANCE = ("guidance_in.in_layer.bias", "time_text_embed.guidance_embedder.linear_1.bias")  # that schnell lacks
+_OF_FOLDER = "transformer/diffusion_pytorch_model-00001-of-00003.safetensors"  # the part of a diffusers folder that has them
 
 
 def clip_tokenizer(model: Path, cache: str | None) -> Any:
@@ -99,9 +100,11 @@ def _limit(encoder: Encoder, settings: KohyaSettings) -> int:
 
 
 def _is_schnell(model: str | None) -> bool:
+    path = Path(model or ".")
     try:
-        with safe_open(model or "", "numpy") as file:
-            return not set(_GUIDANCE) & set(file.keys())
+        with safe_open(path / _OF_FOLDER if path.is_dir() else path, "numpy") as file:
+            names = list(file.keys())
+        return not any(name.endswith(_GUIDANCE) for name in names)
     except (SafetensorError, OSError):
         return False
 

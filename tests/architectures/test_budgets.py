@@ -38,6 +38,10 @@ CASES = {
     "sdxl": Case("sdxl_train_network", {"max_token_length": 150}, 150, "max_token_length", (0, 1)),
     "flux": Case("flux_train_network", {"model": DEV}, 511, "t5xxl_max_token_length", (1,)),
     "flux schnell": Case("flux_train_network", {"model": "schnell"}, 255, "t5xxl_max_token_length", (1,)),
+    "flux, prefixed": Case(
+        "flux_train_network", {"model": DEV, "prefix": "model.diffusion_model."}, 511, "t5xxl_max_token_length", (1,)
+    ),
+    "flux folder": Case("flux_train_network", {"folder": "schnell"}, 255, "t5xxl_max_token_length", (1,)),
     "chroma": Case("flux_train_network", {"model": "schnell", "model_type": "chroma"}, 511, "t5xxl_max_token_length", (1,)),
     "flux 100": Case("flux_train_network", {"model": DEV, "t5xxl_max_token_length": 100}, 99, "t5xxl_max_token_length", (1,)),
     "sd3": Case("sd3_train_network", {}, 255, "t5xxl_max_token_length", (2,)),
@@ -68,8 +72,16 @@ def case(request: pytest.FixtureRequest, tokenizers: Path, tmp_path: Path) -> Ca
     found = CASES[request.param]
     settings = {"tokenizer_cache_dir": str(tokenizers), **found.settings}
     if model := settings.pop("model", None):
-        save_file(dict.fromkeys([*BLOCKS, model], np.zeros(1, np.float32)), tmp_path / "model.safetensors")
+        prefix = settings.pop("prefix", "")
+        names = [f"{prefix}{name}" for name in (*BLOCKS, model)]
+        save_file(dict.fromkeys(names, np.zeros(1, np.float32)), tmp_path / "model.safetensors")
         settings |= {"pretrained_model_name_or_path": str(tmp_path / "model.safetensors"), "ae": "ae"}
+    if model := settings.pop("folder", None):  # of diffusers
+        (tmp_path / "transformer").mkdir()
+        for part in range(1, 4):
+            path = tmp_path / f"transformer/diffusion_pytorch_model-0000{part}-of-00003.safetensors"
+            save_file(dict.fromkeys([*BLOCKS, model], np.zeros(1, np.float32)), path)
+        settings |= {"pretrained_model_name_or_path": str(tmp_path), "ae": "ae"}
     if found.trainer == "anima_train_network":
         qwen3, t5 = vocabularies.write_qwen(tmp_path / "qwen3"), tokenizers / "google_t5-v1_1-xxl"
         settings |= {"qwen3": str(qwen3), "t5_tokenizer_path": str(t5)}
