@@ -36,7 +36,7 @@ _INSTEAD = {
 # Network arguments that leave tensors as they are. All others have to be the same in both stages.
 _FREE_ARGUMENTS = {
     *("dropout", "rank_dropout", "module_dropout"),
-    *("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio"),
+    *("loraplus_lr_ratio", "loraplus_unet_lr_ratio", "loraplus_text_encoder_lr_ratio", "network_reg_lrs", "verbose"),
 }
 _NUMBERS = ("conv_dim", "conv_alpha", "dropout", "rank_dropout", "module_dropout", "block_size", "factor", "constraint")
 _AS_FOR_IT = "set network_module, network_dim and network_args as they were for it"

@@ -59,7 +59,8 @@ def test_another_network_in_stage_2_is_refused(tmp_path, stage2, sentence):
 
 @pytest.mark.parametrize(
     "stage2",
-    [{"network_args": [*reversed(LOHA), "dropout=0.1", "rank_dropout=0.1"]}, {"network_alpha": 1}, {"network_dim": 4},
+    [{"network_args": [*reversed(LOHA), "dropout=0.1", "rank_dropout=0.1"]},
+     {"network_args": [*LOHA, "network_reg_lrs=.*attn.*=1e-4", "verbose=True"]}, {"network_alpha": 1}, {"network_dim": 4},
      {"network_train_unet_only": False}, {"dim_from_weights": True}, {"text_encoder_lr": 0.0}],
 )  # fmt: skip
 def test_what_keeps_every_tensor_may_differ(tmp_path, stage2):
