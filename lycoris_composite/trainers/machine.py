@@ -121,7 +121,7 @@ def machine_errors(settings: KohyaSettings, where: str) -> Iterator[UserError]:
 def _attention_errors(settings: KohyaSettings, where: str) -> Iterator[UserError]:
     """Of attention by another package than torch."""
     wanted = {
-        "xformers": (settings.xformers and "xformers", "sdpa = true"),
+        "xformers": (settings.xformers and not settings.attn_mode and "xformers", "sdpa = true"),
         "attn_mode": (settings.attn_mode, 'attn_mode = "torch"'),
         "use_flash_attn": (settings.use_flash_attn and "flash", "use_flash_attn = false"),
     }

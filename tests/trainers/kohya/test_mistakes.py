@@ -216,6 +216,16 @@ def test_what_only_some_trainers_refuse(refuse: Refuse, trainer: str, changes: d
         ("flux_train_network", {"clip_l": None, "model_type": "chroma", "apply_t5_attn_mask": True}),
         ("lumina_train_network", {"sample_every_n_epochs": 1, "network_train_unet_only": True}),
         ("sdxl_train_network", {"attn_mode": "flash", "use_flash_attn": True}),  # unknown to it, and ignored
+        *((trainer, {"xformers": True}) for trainer in ("flux_train_network", "sd3_train_network", "lumina_train_network")),
+        ("anima_train_network", {"xformers": True, "attn_mode": "torch"}),
+        (
+            "flux_train_network",
+            {
+                "network_module": "networks.lora_flux",
+                "network_train_unet_only": True,
+                "network_args": ["train_double_block_indices=7-12", "train_single_block_indices=none"],
+            },
+        ),
     ],
 )
 def test_what_upstream_runs_with_is_not_refused(refuse: Refuse, trainer: str, changes: dict, tmp_path: Path) -> None:
