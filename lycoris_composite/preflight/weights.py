@@ -47,13 +47,15 @@ def _unset(stage: Stage) -> Iterator[UserError]:
     settings, row = stage.settings, stage.architecture
     model = settings.pretrained_model_name_or_path
     if not model:
-        yield UserError("pretrained_model_name_or_path: not set; name the base model's file or folder.")
+        if row.encoders:  # somebody's own script may need none
+            yield UserError("pretrained_model_name_or_path: not set; name the base model's file or folder.")
         return
-    unneeded = ("clip_l",) if settings.model_type == CHROMA or _is_chroma(names_of(Path(model)) or ()) else ()
+    is_chroma = settings.model_type == CHROMA or _is_chroma(names_of(Path(model)) or ())
     for key in row.required:
         start = row.inside.get(key)
         names = names_of(Path(model)) if start else ()
-        if settings.get(key) or key in unneeded or names is None or any(name.startswith(start) for name in names):
+        is_unneeded = key == "clip_l" and is_chroma
+        if settings.get(key) or is_unneeded or names is None or any(name.startswith(start) for name in names):
             continue
         why = f"and {model} holds none" if start else f"and {stage.trainer} needs it"
         yield UserError(f"{key}: not set, {why}; name the file with {row.name}'s {PARTS[key]}.")

@@ -20,7 +20,7 @@ def checkpoint(folder: Path, *names: str) -> str:
     return str(folder / "base.safetensors")
 
 
-def sentences(trainer: str, base: str, **settings: Any) -> list[str]:
+def sentences(trainer: str, base: str | None, **settings: Any) -> list[str]:
     """What is refused of a stage whose other files are there: each is the checkpoint itself."""
     others = dict.fromkeys(ARCHITECTURES[trainer].required if trainer in ARCHITECTURES else (), base)
     stage = Stage(1, trainer, {"pretrained_model_name_or_path": base, **others, **settings})
@@ -55,6 +55,11 @@ def test_what_is_nobodys_is_left_to_upstream(tmp_path, content):
     (tmp_path / "model_index.json").write_text(content)
     assert not sentences(BUILTIN, str(tmp_path))
     assert not sentences("flux_train_network", checkpoint(tmp_path, "weight"))
+
+
+def test_a_script_of_somebodys_own_may_need_no_base_model():
+    assert "pretrained_model_name_or_path: not set" in sentences("train_network", None)[0]
+    assert not sentences("somebodys_own", None)
 
 
 def test_a_checkpoint_may_hold_what_has_to_be_named_otherwise(tmp_path):
