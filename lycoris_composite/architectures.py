@@ -33,8 +33,8 @@ class Encoder:
     """A text encoder that reads captions token by token, so that what its limit cuts is lost.
 
     `attribute` and `limit_attribute` are upstream's names in its tokenize strategy. The limit is kohya's option `key`, or
-    `limit` where that is not set; `around` of these tokens are no caption's (begin, end, a fixed text). `is_bare` says that
-    the option counts without them.
+    `limit` where that is not set; `around` of these tokens are no caption's (begin, end, a fixed text).
+    CLIP's option counts without them.
     """
 
     tokenizer: Tokenizer
@@ -43,7 +43,6 @@ class Encoder:
     around: int
     key: str = ""
     limit_attribute: str = ""
-    is_bare: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,8 +55,8 @@ class Architecture:
     # Whose limits do not count: they read the words as an encoder's does (SDXL's second), their encoder reads the first 77
     # tokens beside one that reads all (CLIP's in Flux and SD3), or it reads only what stands in quotes (byT5).
     others: tuple[Tokenizer, ...] = ()
-    weights: tuple[str, ...] = ()  # options with files of weights, beside those of every trainer
-    required: tuple[str, ...] = ()  # options that have to be set, but for what the checkpoint holds itself
+    required: tuple[str, ...] = ()  # options with files that have to be named, but for what the checkpoint holds itself
+    optional: tuple[str, ...] = ()  # options with files that a model does without
     inside: Mapping[str, str] = field(default_factory=dict, hash=False)  # how the names of an option's tensors begin there
     marks: tuple[str, ...] = ()  # one of these stands in a name in each checkpoint of the model
     pipeline: str = ""  # diffusers' class in a folder with the model; "" where upstream reads no folder
@@ -70,7 +69,6 @@ class Architecture:
     is_guided: bool = True  # whether a negative prompt changes the samples
     samples_in_training: bool = True  # whether upstream can sample while the text encoder trains
     runs_on_cpu: bool = True  # whether its precision can be set
-    has_unet: bool = False
     networks: tuple[str, ...] = ()  # upstream's network modules that are made for the model
     # Of these a small stand-in for the model is built, on which networks are tried (trainers/stand_in.py); where they are
     # empty, it is SD's. By its place, a class that networks look for, or how many outputs a linear layer has: some networks
@@ -84,8 +82,8 @@ class Architecture:
         return tuple(dict.fromkeys((*(encoder.tokenizer for encoder in self.encoders), *self.others)))
 
     @property
-    def has_clip(self) -> bool:
-        return CLIP_L in self.tokenizers
+    def has_unet(self) -> bool:
+        return self.pipeline.startswith("StableDiffusion")
 
 
 CLIP_L = Tokenizer("openai/clip-vit-large-patch14", "CLIPTokenizer")
@@ -112,7 +110,7 @@ _UNET_NETWORKS = ("networks.lora", "networks.lora_fa", "networks.dylora", "netwo
 
 
 def _clip(attribute: str) -> Encoder:
-    return Encoder(CLIP_L, attribute, 77, 2, "max_token_length", "max_length", is_bare=True)
+    return Encoder(CLIP_L, attribute, 77, 2, "max_token_length", "max_length")
 
 
 def _t5(limit: int) -> Encoder:
@@ -125,7 +123,7 @@ CHROMA_GUIDANCE = {"guidance_scale": 0.0, "scale": 4.0}
 CHROMA_MARK = "distilled_guidance_layer."  # in names of its tensors
 _SD_FILES: dict = {"marks": ("cond_stage_model.",), "pipeline": "StableDiffusionPipeline"}
 ARCHITECTURES = {
-    BUILTIN: Architecture("SD", encoders=(_clip("tokenizer"),), **_SD_FILES, latent_channels=4, has_unet=True),
+    BUILTIN: Architecture("SD", encoders=(_clip("tokenizer"),), **_SD_FILES, latent_channels=4),
     "train_network": Architecture(
         "SD",
         strategy="SdTokenizeStrategy",
@@ -134,7 +132,6 @@ ARCHITECTURES = {
         bucket_steps=64,
         latent_channels=4,
         latents="_sd.npz",
-        has_unet=True,
         networks=_UNET_NETWORKS,
     ),
     "sdxl_train_network": Architecture(
@@ -148,7 +145,6 @@ ARCHITECTURES = {
         latent_channels=4,
         latents="_sdxl.npz",
         caption_bytes=4 * (77 * (768 + 1280) + 1280),
-        has_unet=True,
         networks=(*_UNET_NETWORKS, "networks.loha", "networks.lokr"),
         text_models=("CLIP", "CLIP"),
         layers={
@@ -166,8 +162,8 @@ ARCHITECTURES = {
             Encoder(_QWEN3, "qwen3_tokenizer", 512, 0, "qwen3_max_token_length", "qwen3_max_length"),
             Encoder(_ANIMA_T5, "t5_tokenizer", 512, 1, "t5_max_token_length", "t5_max_length"),
         ),
-        weights=("qwen3", "llm_adapter_path"),
         required=("qwen3", "vae"),
+        optional=("llm_adapter_path",),
         marks=("blocks.0.adaln_modulation_self_attn.",),
         bucket_steps=16,
         latents="_anima.npz",
@@ -187,7 +183,6 @@ ARCHITECTURES = {
         strategy="FluxTokenizeStrategy",
         encoders=(_t5(512),),
         others=(CLIP_L,),
-        weights=("clip_l", "t5xxl", "ae"),
         required=("clip_l", "t5xxl", "ae"),
         marks=("double_blocks.0.img_attn.", "single_transformer_blocks.0."),  # Chroma too; of diffusers
         pipeline="FluxPipeline",
@@ -212,7 +207,6 @@ ARCHITECTURES = {
         strategy="Sd3TokenizeStrategy",
         encoders=(_t5(256),),
         others=(CLIP_L, CLIP_G),
-        weights=("clip_l", "clip_g", "t5xxl"),
         required=("clip_l", "clip_g", "t5xxl", "vae"),
         inside={
             **{key: f"text_encoders.{key}.transformer." for key in ("clip_l", "clip_g", "t5xxl")},
@@ -235,7 +229,6 @@ ARCHITECTURES = {
         "Lumina",
         strategy="LuminaTokenizeStrategy",
         encoders=(Encoder(_GEMMA, "tokenizer", 256, 1, "gemma2_max_token_length", "max_length"),),
-        weights=("gemma2", "ae"),
         required=("gemma2", "ae"),
         marks=("cap_embedder.0.",),
         bucket_steps=64,
@@ -256,7 +249,6 @@ ARCHITECTURES = {
         strategy="HunyuanImageTokenizeStrategy",
         encoders=(Encoder(_QWEN_VL, "vlm_tokenizer", 1024 + 34, 34 + 1),),  # its text before and behind the caption
         others=(_BYT5,),
-        weights=("text_encoder", "byt5"),
         required=("text_encoder", "byt5", "vae"),
         marks=("double_blocks.0.img_attn_qkv.",),
         bucket_steps=64,
@@ -283,9 +275,3 @@ _OTHER = Architecture("another model")
 def architecture_of(trainer: str) -> Architecture:
     """A trainer's row; one that knows nothing for somebody's own script."""
     return ARCHITECTURES.get(trainer, _OTHER)
-
-
-def encoders_of(strategy: object) -> tuple[Encoder, ...]:
-    """Those whose tokens a tokenize strategy of upstream makes."""
-    name = type(strategy).__name__
-    return next((row.encoders for row in ARCHITECTURES.values() if row.strategy == name), ())

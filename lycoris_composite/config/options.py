@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from lycoris_composite.architectures import PARTS
 from lycoris_composite.data.tags import CaptionRules
 from lycoris_composite.errors import UserError
 
@@ -135,8 +136,8 @@ RESUME = ("resume", "resume_from_huggingface", "initial_epoch", "initial_step", 
 LENGTH = ("max_train_epochs", "max_train_steps")  # of a stage's training; the first one wins
 WEIGHTS = ("pretrained_model_name_or_path", "vae", "base_weights", "network_weights")  # files that every trainer loads
 PATHS = (
-    *("pretrained_model_name_or_path", "vae", "ae", "clip_l", "clip_g", "t5xxl", "qwen3", "llm_adapter_path", "gemma2"),
-    *("text_encoder", "byt5", "t5_tokenizer_path", "train_data_dir", "reg_data_dir", "dataset_config"),
+    *("pretrained_model_name_or_path", *PARTS, "llm_adapter_path", "t5_tokenizer_path"),
+    *("train_data_dir", "reg_data_dir", "dataset_config"),
 )
 FLAG_NAMES = {"batch_size": "train_batch_size", "num_repeats": "dataset_repeats"}  # a dataset_config's name: the flag's
 _COUNTS = (

@@ -109,8 +109,9 @@ class Stage:
     @property
     def weight_files(self) -> list[tuple[str, str]]:
         """Each option's name with a file or folder of weights that the stage reads, but for what the stage before it makes."""
-        keys = [key for key in WEIGHTS if key != "network_weights" or self.weights_from is None]
-        keys += self.architecture.weights
+        keys = dict.fromkeys((*WEIGHTS, *self.architecture.required, *self.architecture.optional))
+        if self.weights_from is not None:
+            del keys["network_weights"]
         values = [(key, self.settings.get(key) or []) for key in keys]
         return [(key, str(name)) for key, value in values for name in (value if isinstance(value, list) else [value])]
 

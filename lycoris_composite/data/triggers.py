@@ -191,7 +191,11 @@ def _none_found(told: Told, others: Sequence[Told]) -> UserError:
         if namesake and _stands_in_all(told, name):
             return shared(told.folder, _found(told, name, FOLDER).word, namesake.folder)
     if told.in_sentences:
-        return _no_word_of_all(told)
+        return UserError(
+            f"{told.folder}: nothing says which word of its captions is its trigger word, {_about_the_name(told)}; name the "
+            'folder <repeats>_<word> by a word that all its captions have, or set trigger = "…" in the subset\'s table of a '
+            "dataset_config."
+        )
     firsts = [first_tag(caption, told.rules) for caption in told.captions]
     settle = 'or set trigger = "…" in the subset\'s table of a dataset_config'
     different = [number for number, first in enumerate(firsts) if folded(first) != folded(firsts[0])]
@@ -210,15 +214,6 @@ def _none_found(told: Told, others: Sequence[Told]) -> UserError:
     return UserError(
         f"{told.folder}: nothing says which tag is its trigger word: its captions begin with {begun}, {_about_the_name(told)}; "
         f"name the folder <repeats>_<word> by a tag that all its captions have{_candidates(told, others)}, {settle}."
-    )
-
-
-def _no_word_of_all(told: Told) -> UserError:
-    """For captions that are sentences."""
-    return UserError(
-        f"{told.folder}: nothing says which word of its captions is its trigger word, {_about_the_name(told)}; name the folder "
-        '<repeats>_<word> by a word that all its captions have, or set trigger = "…" in the subset\'s table of a '
-        "dataset_config."
     )
 
 

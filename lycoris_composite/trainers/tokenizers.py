@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from lycoris_composite.architectures import ARCHITECTURES, CHROMA, CLIP_L, Encoder, Tokenizer, encoders_of
+from lycoris_composite.architectures import ARCHITECTURES, CHROMA, CLIP_L, Encoder, Tokenizer
 from lycoris_composite.composites.captions import Budget, strictest
 from lycoris_composite.config.options import KohyaSettings
 from lycoris_composite.config.stages import Stage
@@ -93,7 +93,7 @@ def _limit(encoder: Encoder, settings: KohyaSettings) -> int:
     """An encoder's tokens, as upstream will set them."""
     given = settings.get(encoder.key)
     if given:
-        return given + encoder.around if encoder.is_bare else given
+        return given + encoder.around if encoder.tokenizer == CLIP_L else given
     if encoder.key == "t5xxl_max_token_length" and settings.ae and settings.model_type != CHROMA:
         return _SCHNELL if _is_schnell(settings.pretrained_model_name_or_path) else encoder.limit
     return encoder.limit
@@ -111,25 +111,18 @@ def _is_schnell(model: str | None) -> bool:
 
 def strategy_budget(strategy: Any) -> Budget | None:
     """The same by one of upstream's tokenize strategies, whose tokenizers are loaded."""
-    budgets = [
-        _budget(
-            encoder,
-            getattr(strategy, encoder.attribute),
-            getattr(strategy, encoder.limit_attribute or "", encoder.limit),
-            getattr(strategy, "system_prompt", ""),  # Lumina's
-        )
-        for encoder in encoders_of(strategy)
-    ]
+    row = next((row for row in ARCHITECTURES.values() if row.strategy == type(strategy).__name__), None)
+    budgets = []
+    for encoder in row.encoders if row else ():
+        limit = getattr(strategy, encoder.limit_attribute, encoder.limit)
+        prefix = getattr(strategy, "system_prompt", "")  # Lumina's
+        budgets.append(_budget(encoder, getattr(strategy, encoder.attribute), limit, prefix))
     return strictest(budgets) if budgets else None
 
 
 def _budget(encoder: Encoder, tokenizer: Any, limit: int, prefix: str) -> Budget:
-    before = count_tokens(tokenizer, prefix) if prefix else 0
-    return Budget(limit - encoder.around - before, partial(_count_behind, tokenizer, prefix, before), encoder.key)
-
-
-def _count_behind(tokenizer: Any, prefix: str, before: int, text: str) -> int:
-    return count_tokens(tokenizer, prefix + text) - before
+    before = count_tokens(tokenizer, prefix)
+    return Budget(limit - encoder.around - before, lambda text: count_tokens(tokenizer, prefix + text) - before, encoder.key)
 
 
 def count_tokens(tokenizer: Any, text: str) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from types import SimpleNamespace
 
@@ -21,19 +21,19 @@ from lycoris_composite.trainers.networks import network_args, reason
 _DRAWN = ("shuffle_caption", "token_warmup_step", "caption_tag_dropout_rate", "caption_dropout_rate")
 
 
-def assert_errors(script: type, parser: argparse.ArgumentParser, stage: Stage, where: str) -> Iterator[UserError]:
-    """One for what the script's trainer class refuses of a stage's settings, and for what it goes wrong with later."""
-    # As upstream has them after reading its config: unchecked, over the parser's defaults.
-    args = parser.parse_args([], argparse.Namespace(**stage.settings))
+def assert_errors(
+    script: type, args: argparse.Namespace, switches: Sequence[str], stage: Stage, where: str
+) -> Iterator[UserError]:
+    """One for what the script's trainer class refuses of a stage's settings, and for what it goes wrong with later. `args` are
+    the stage's, as upstream has them, and `switches` those that can be turned on or off."""
     yield from _sampling_errors(stage, where)
     error = _refusal(script, args, stage, where)
     if error is None or isinstance(error, UserError):
         yield from filter(None, [error])
         return
-    flags = [flag.dest for flag in parser._actions if flag.nargs == 0 and flag.dest in args]
-    switched = {flag: argparse.Namespace(**{**vars(args), flag: not getattr(args, flag)}) for flag in flags}
-    mending = [flag for flag, others in switched.items() if _refusal(script, others, stage, where) is None]
-    advice = " or ".join(f"{flag} = {json.dumps(not getattr(args, flag))}" for flag in mending)
+    switched = {key: argparse.Namespace(**{**vars(args), key: not getattr(args, key)}) for key in switches}
+    mending = [key for key, others in switched.items() if _refusal(script, others, stage, where) is None]
+    advice = " or ".join(f"{key} = {json.dumps(not getattr(args, key))}" for key in mending)
     yield UserError(f"{where}: sd-scripts cannot train so ({reason(error)}); {f'set {advice}' if advice else 'correct it'}.")
 
 

@@ -295,7 +295,8 @@ class CompositeDataset(SwitchedDataset):
                 _name_outputs(batch, encoder, tokenize)
         with self._caching_captions(strategy):
             share = batches[accelerator.process_index :: accelerator.num_processes]
-            missing = [batch for batch in share if not all(map(strategy.is_disk_cached_outputs_expected, _names(batch)))]
+            is_there = strategy.is_disk_cached_outputs_expected
+            missing = [batch for batch in share if not all(is_there(info.text_encoder_outputs_npz) for info in batch)]
             for batch in tqdm(missing, desc="caching captions"):
                 strategy.cache_batch_outputs(tokenize, models, encode, batch)
         if not strategy.cache_to_disk:
@@ -532,10 +533,6 @@ def _model_digest(model: Any) -> str:
 
 def _as_arrays(outputs: Sequence[Any]) -> tuple[np.ndarray, ...]:
     return tuple(map(np.asarray, outputs))
-
-
-def _names(batch: Sequence[PlannedInfo]) -> list[str]:
-    return [info.text_encoder_outputs_npz for info in batch]
 
 
 def _encoder_digest(models: Sequence[Any], strategies: Sequence[Any]) -> str:

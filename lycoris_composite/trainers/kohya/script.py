@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from lycoris_composite.architectures import DEFAULT_TRAINER, architecture_of
+from lycoris_composite.architectures import CLIP_L, DEFAULT_TRAINER, architecture_of
 from lycoris_composite.config.datasets import check_tables, every_table
 from lycoris_composite.config.options import KohyaSettings, check_value
 from lycoris_composite.config.settings import check_option_keys, composite_options, flatten, read_toml
@@ -95,17 +95,19 @@ class Upstream(Trainer):
         yield from argument_errors(settings, where)
         yield from refusals([partial(_check_dataset_config, Path(settings.dataset_config))] if settings.dataset_config else [])
         yield from self._mode_errors(settings, where)
-        clip = [check_clip] if stage.architecture.has_clip else []
+        clip = [check_clip] if CLIP_L in stage.architecture.tokenizers else []
         yield from refusals([partial(self.check, settings.network_module), *clip, partial(self._check_tokenizer, settings)])
 
     def rehearsal_errors(self, stages: Sequence[Stage], where: str) -> Iterator[UserError]:
         """For a script, a network, an optimizer or a schedule that a stage's settings would stop, and for what stage 2 would
         lose of stage 1. Call it only where `stage_errors` found nothing."""
         yield from network_errors(stages, where)
+        parser = self.parser()
         for stage in stages:
-            yield from assert_errors(_trainer_class(self.module), self.parser(), stage, where)
             # As upstream has them after reading its config: unchecked, over the parser's defaults.
-            args = self.parser().parse_args([], argparse.Namespace(**stage.settings))
+            args = parser.parse_args([], argparse.Namespace(**stage.settings))
+            switches = [option.dest for option in parser._actions if option.nargs == 0 and option.dest in args]
+            yield from assert_errors(_trainer_class(self.module), args, switches, stage, where)
             yield from optimizer_errors(args, stage, where)
 
     def _check_tokenizer(self, settings: KohyaSettings) -> None:
