@@ -32,12 +32,10 @@ def needs(stage: Stage, plans: Sequence[Plan]) -> Iterator[Finding]:
         captions = sum(plan.composites * plan.options.cycle_epochs for plan in plans)
         sizes.append(("captions", captions * row.caption_bytes, settings.cache_text_encoder_outputs_to_disk))
     for what, size, is_on_disk in sizes:
-        level, meaning = OK, ""
-        if size > room[is_on_disk]:
-            meaning = f"more than the {decimal(room[is_on_disk])} that are left there; lower cycle_epochs, or cache less"
-            level = WARNING
-        room[is_on_disk] = max(0, room[is_on_disk] - size)
-        yield Finding(f"stage 2's {what}", f"{decimal(size)} {places[is_on_disk]}", meaning, level)
+        left = room[is_on_disk]
+        room[is_on_disk] = max(0, left - size)
+        meaning = f"more than the {decimal(left)} that are left there; lower cycle_epochs, or cache less" if size > left else ""
+        yield Finding(f"stage 2's {what}", f"{decimal(size)} {places[is_on_disk]}", meaning, WARNING if meaning else OK)
 
 
 def _latents(stage: Stage, plan: Plan) -> int:

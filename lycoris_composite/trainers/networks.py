@@ -128,21 +128,11 @@ def network_errors(stages: Sequence[Stage], where: str) -> Iterator[UserError]:
         stages = [last]  # it goes on with no stage's network
     differences = list(_differences(*stages, where)) if len(stages) == 2 else []
     yield from differences
-    # Else they are another model's, or a file's.
-    if not differences and _is_known(last) and not stages[0].settings.dim_from_weights:
+    # Somebody's own network may look for more than the stand-in has, but in a U-Net; sizes may be a file's.
+    model = last.architecture
+    is_known = model.has_unet or last.settings.network_module in (LYCORIS, *model.networks)
+    if not differences and is_known and not stages[0].settings.dim_from_weights:
         yield from _rehearsal_errors(stages, where)
-
-
-def _is_known(stage: Stage) -> bool:
-    """Whether the stand-in has all that the stage's network looks for. Somebody's own may look for more, but in a U-Net."""
-    return stage.architecture.has_unet or stage.settings.network_module in (LYCORIS, *stage.architecture.networks)
-
-
-def _chooses_layers(settings: KohyaSettings) -> bool:
-    """Whether arguments, or a preset of the user's own, may choose layers of the model that the stand-in lacks, which has one
-    block of each kind."""
-    given = network_args(settings)
-    return Path(given.get("preset") or "").is_file() if settings.network_module == LYCORIS else bool(given)
 
 
 def _differences(first: Stage, second: Stage, where: str) -> Iterator[UserError]:
@@ -163,7 +153,9 @@ def _differences(first: Stage, second: Stage, where: str) -> Iterator[UserError]
 
 def _rehearsal_errors(stages: Sequence[Stage], where: str) -> Iterator[UserError]:
     settings, model = stages[0].settings, stages[0].architecture.name
-    module_name = settings.network_module
+    module_name, arguments = settings.network_module, network_args(settings)
+    # Of the stand-in's layers, one block of each kind, arguments or a preset of the user's own may choose none.
+    is_choosing = Path(arguments.get("preset") or "").is_file() if module_name == LYCORIS else bool(arguments)
     try:
         with kept_quiet():
             saved, lost = _saved_and_lost(made_network(stages[0]), partial(made_network, stages[-1]))
@@ -174,16 +166,15 @@ def _rehearsal_errors(stages: Sequence[Stage], where: str) -> Iterator[UserError
             f"{where} network_args: {module_name} cannot make a network of these settings ({reason(error)}); correct them."
         )
         return
-    if not saved and not _chooses_layers(settings):
+    if not saved and not is_choosing:
         advice = "set another preset, or update lycoris-lora" if module_name == LYCORIS else "correct them"
         yield UserError(
             f"{where} network_args: {module_name} finds no layer of {model} to train with these settings; {advice}."
         )
     elif lost:
-        algorithm = network_args(settings).get("algo") or module_name
         yield UserError(
-            f"{where} network_args: {algorithm} does not load again what it has saved (seen for {lost} tensors of a small "
-            "model), so stage 2 would lose a part of stage 1; choose another algorithm."
+            f"{where} network_args: {arguments.get('algo') or module_name} does not load again what it has saved (seen for "
+            f"{lost} tensors of a small model), so stage 2 would lose a part of stage 1; choose another algorithm."
         )
 
 

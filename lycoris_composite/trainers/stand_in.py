@@ -33,17 +33,15 @@ def _model(layers: Mapping[str, str | int]) -> torch.nn.Module:
         parent = root
         for folder in folders:
             parent = parent._modules.setdefault(folder, _Part())
-        parent.add_module(name, _linear(outside=layer) if isinstance(layer, int) else _part(layer))
+        if isinstance(layer, int):
+            parent.add_module(name, _linear(outside=layer))
+        else:  # a U-Net's with its layers, any other empty
+            parent.add_module(name, _UNET_PARTS.get(layer, type(layer, (_Part,), {}))())
     return root
 
 
 class _Part(torch.nn.Sequential):
     """A part of a model that holds others by name and by number."""
-
-
-def _part(name: str) -> torch.nn.Module:
-    """One of a U-Net's with its layers, any other of a class with this name and empty."""
-    return _UNET_PARTS[name]() if name in _UNET_PARTS else type(name, (_Part,), {})()
 
 
 def _block(name: str, **layers: torch.nn.Module | list[torch.nn.Module]) -> torch.nn.Module:
@@ -92,7 +90,7 @@ _UNET_PARTS = {
 
 def _sd_unet() -> torch.nn.Module:
     """A block of each kind that SD's U-Net has."""
-    transformer, resnet, smaller, larger = (_part(name) for name in _UNET_PARTS)
+    transformer, resnet, smaller, larger = (make() for make in _UNET_PARTS.values())
     down = _block("CrossAttnDownBlock2D", attentions=[transformer], resnets=[resnet], downsamplers=[smaller])
     up = _block("UpBlock2D", upsamplers=[larger])
     time = _block("TimeEmbedding", linear_1=_linear(_WIDTH, 4 * _WIDTH), linear_2=_linear(4 * _WIDTH, 4 * _WIDTH))

@@ -38,10 +38,9 @@ def find_tokenizer(tokenizer: Tokenizer, settings: KohyaSettings, sd_scripts: Pa
     given = settings.get(tokenizer.key)
     if given and not Path(given).exists():
         raise UserError(f"{tokenizer.key} {given}: no such file or folder; correct the path.")
-    if given and Path(given).is_dir():
-        return _loaded(tokenizer, Path(given))
-    if sd_scripts is not None and (sd_scripts / tokenizer.bundled).is_dir():
-        return _loaded(tokenizer, sd_scripts / tokenizer.bundled)
+    for folder in filter(None, [given and Path(given), sd_scripts and sd_scripts / tokenizer.bundled]):
+        if folder.is_dir():
+            return _loaded(tokenizer, folder)
     raise UserError(
         f"{tokenizer.key}: needs the tokenizer {tokenizer.name}, and sd-scripts lacks its own copy ({tokenizer.bundled}); set "
         f"{tokenizer.key} to a folder of transformers' format that holds one."

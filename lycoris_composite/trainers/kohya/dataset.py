@@ -130,26 +130,10 @@ class SwitchedDataset(DreamBoothDataset):
 
     def new_cache_text_encoder_outputs(self, models: Any, accelerator: Any) -> None:
         """Upstream's of HunyuanImage hold a bare `numpy.bool`, of which it cannot make a tensor again (seen in v0.11.1)."""
-        with self._caching_captions(TextEncoderOutputsCachingStrategy.get_strategy()):
+        with _mending(TextEncoderOutputsCachingStrategy.get_strategy(), "is_disk_cached_outputs_expected"):
             super().new_cache_text_encoder_outputs(models, accelerator)
         for info in self.image_data.values():
             info.text_encoder_outputs = info.text_encoder_outputs and _as_arrays(info.text_encoder_outputs)
-
-    @contextmanager
-    def _caching_captions(self, strategy: Any) -> Iterator[None]:
-        """A cache file counts as missing where it is torn."""
-        is_cached = strategy.is_disk_cached_outputs_expected
-
-        def is_whole(path: str) -> bool:
-            try:
-                return is_cached(path)
-            except Exception:  # which upstream left when it was killed
-                os.remove(path)
-                return False
-
-        with ExitStack() as undo:
-            undo.callback(replace(strategy, "is_disk_cached_outputs_expected", is_whole))
-            yield
 
     @contextmanager
     def _caching(self, accelerator: Any) -> Iterator[Any]:
@@ -165,22 +149,33 @@ class SwitchedDataset(DreamBoothDataset):
             cache(model, infos, *args)
 
         def is_whole(size: Size, path: str, flip_aug: bool, alpha_mask: bool) -> bool:
-            try:
-                is_there = is_cached(size, path, flip_aug, alpha_mask)
-                return is_there and (
-                    strategy.skip_disk_cache_validity_check or _holds(strategy, size, path, flip_aug, alpha_mask)
-                )
-            except Exception:  # a torn file, which upstream left when it was killed
-                os.remove(path)
-                return False
+            asked = size, path, flip_aug, alpha_mask
+            return is_cached(*asked) and (strategy.skip_disk_cache_validity_check or _holds(strategy, *asked))
 
         with ExitStack() as undo:
-            undo.callback(replace(strategy, "is_disk_cached_latents_expected", is_whole))
+            undo.enter_context(_mending(strategy, "is_disk_cached_latents_expected", is_whole))
             if self._training_epoch is not None:
                 devices = [accelerator.device] if accelerator.device.type == "cuda" else []
                 undo.enter_context(torch.random.fork_rng(devices))
                 undo.callback(replace(strategy, "cache_batch_latents", cache_purely))
             yield strategy
+
+
+@contextmanager
+def _mending(strategy: Any, name: str, is_there: Callable[..., bool] | None = None) -> Iterator[None]:
+    """A cache file counts as missing where the strategy's method `name`, or what takes its place, cannot read it."""
+    is_there = is_there or getattr(strategy, name)
+
+    def is_whole(*args: Any) -> bool:
+        try:
+            return is_there(*args)
+        except Exception:  # a torn file, which upstream left when it was killed
+            os.remove(next(arg for arg in args if isinstance(arg, str)))
+            return False
+
+    with ExitStack() as undo:
+        undo.callback(replace(strategy, name, is_whole))
+        yield
 
 
 def _holds(strategy: Any, size: Size, path: str, flip_aug: bool, alpha_mask: bool) -> bool:
@@ -293,7 +288,7 @@ class CompositeDataset(SwitchedDataset):
             encoder = _encoder_digest(models, (strategy, tokenize, encode))
             for batch in batches:
                 _name_outputs(batch, encoder, tokenize)
-        with self._caching_captions(strategy):
+        with _mending(strategy, "is_disk_cached_outputs_expected"):
             share = batches[accelerator.process_index :: accelerator.num_processes]
             is_there = strategy.is_disk_cached_outputs_expected
             missing = [batch for batch in share if not all(is_there(info.text_encoder_outputs_npz) for info in batch)]
