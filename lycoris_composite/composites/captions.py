@@ -14,8 +14,8 @@ import string
 import sys
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 
 from lycoris_composite.composites.groups import PANELS
 from lycoris_composite.data.tags import CaptionRules, Tags, parse, pieces, whole_text, with_separators, without_tags
@@ -58,12 +58,10 @@ class Budget:
 def strictest(budgets: Sequence[Budget]) -> Budget:
     """One budget for several encoders. It counts for each caption as the encoder does that has the least room left for it,
     up to the lowest of the limits."""
+    if len(budgets) == 1:
+        return budgets[0]
     lowest = min(budgets, key=lambda budget: budget.limit)
-    return lowest if len(budgets) == 1 else Budget(lowest.limit, partial(_least_room, budgets, lowest.limit), lowest.key)
-
-
-def _least_room(budgets: Sequence[Budget], limit: int, text: str) -> int:
-    return limit - min(budget.limit - budget.count(text) for budget in budgets)
+    return replace(lowest, count=lambda text: lowest.limit - min(budget.limit - budget.count(text) for budget in budgets))
 
 
 @dataclass(frozen=True)

@@ -86,8 +86,7 @@ def trigger_of(told: Told, others: Sequence[Told]) -> Trigger:
         return _found(told, word, HAND)
     ways = {FOLDER: _by_name, CLASS: _by_class_tokens, FIRST: _by_first_tag, WORD: _by_a_word_of_the_name}
     for how in (FOLDER, WORD, CLASS, FIRST) if told.in_sentences else ways:
-        way = ways[how]
-        word = way(told, others)
+        word = ways[how](told, others)
         if word is not None:
             return _found(told, word, how if told.has_files else CLASS)
     raise _none_found(told, others)
@@ -173,11 +172,9 @@ def _found(told: Told, word: str, how: str) -> Trigger:
     key, spellings, stands_in = folded(word), {}, 0
     for caption in told.captions:
         if told.in_sentences:
-            meant = [match[0] for line in line_texts(caption, told.rules) for match in _as_word(key).finditer(line)]
-            stands_in += bool(meant)
-            spellings |= dict.fromkeys(meant)
-            continue
-        meant = [tag for line in line_tags(caption, told.rules) for tag in line if key in map(folded, tag)]
+            meant = [(match[0],) for line in line_texts(caption, told.rules) for match in _as_word(key).finditer(line)]
+        else:
+            meant = [tag for line in line_tags(caption, told.rules) for tag in line if key in map(folded, tag)]
         stands_in += bool(meant)
         spellings |= {spelling: None for tag in meant for spelling in tag if spelling}
     first = next((spelling for spelling in spellings if folded(spelling) == key), word)
