@@ -70,9 +70,8 @@ class Architecture:
     samples_in_training: bool = True  # whether upstream can sample while the text encoder trains
     runs_on_cpu: bool = True  # whether its precision can be set
     networks: tuple[str, ...] = ()  # upstream's network modules that are made for the model
-    # Of these a small stand-in for the model is built, on which networks are tried (trainers/stand_in.py); where they are
-    # empty, it is SD's. By its place, a class that networks look for, or how many outputs a linear layer has: some networks
-    # count on them.
+    # What the small stand-in on which networks are tried (trainers/stand_in.py) has at each place: a class that networks look
+    # for, or a linear layer's number of outputs, which some count on. Where it is empty, the stand-in is SD's.
     layers: Mapping[str, str | int] = field(default_factory=dict, hash=False)
     text_models: tuple[str, ...] = ()  # the text encoders of the stand-in, as their classes' names begin
     unet_class: str = ""  # upstream's class by which its networks know the model

@@ -1,4 +1,4 @@
-"""What upstream would refuse only once its data is read or its model is loaded, asked of its own script before."""
+"""Asks upstream's own script, before anything is read, what it would refuse once its data or its model is loaded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DRAWN = ("shuffle_caption", "token_warmup_step", "caption_tag_dropout_rate", "c
 def assert_errors(
     script: type, args: argparse.Namespace, switches: Sequence[str], stage: Stage, where: str
 ) -> Iterator[UserError]:
-    """One for what the script's trainer class refuses of a stage's settings, and for what it goes wrong with later. `args` are
+    """One for what the script's trainer class refuses of a stage's settings, and for what would stop it later. `args` are
     the stage's, as upstream has them, and `switches` those that can be turned on or off."""
     yield from _sampling_errors(stage, where)
     error = _refusal(script, args, stage, where)
@@ -34,7 +34,9 @@ def assert_errors(
     switched = {key: argparse.Namespace(**{**vars(args), key: not getattr(args, key)}) for key in switches}
     mending = [key for key, others in switched.items() if _refusal(script, others, stage, where) is None]
     advice = " or ".join(f"{key} = {json.dumps(not getattr(args, key))}" for key in mending)
-    yield UserError(f"{where}: sd-scripts cannot train so ({reason(error)}); {f'set {advice}' if advice else 'correct it'}.")
+    yield UserError(
+        f"{where}: sd-scripts refuses these settings ({reason(error)}); {f'set {advice}' if advice else 'correct them'}."
+    )
 
 
 def _refusal(script: type, args: argparse.Namespace, stage: Stage, where: str) -> Exception | None:
@@ -83,7 +85,7 @@ def _check_others(args: argparse.Namespace) -> None:
         raise ValueError('fp8_base needs mixed_precision = "fp16" or "bf16", and it is "no"')
     attention = getattr(args, "attn_mode", None)
     if attention == "sageattn" or getattr(args, "use_sage_attn", False):
-        raise ValueError("SageAttention passes no gradients back, so that what feeds attention would learn nothing")
+        raise ValueError("SageAttention passes no gradients back, so the layers before it would learn nothing")
     if attention == "xformers" and not args.split_attn:
         raise ValueError('attn_mode = "xformers" needs split_attn')
 
