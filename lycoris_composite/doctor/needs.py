@@ -25,6 +25,7 @@ def needs(stage: Stage, plans: Sequence[Plan]) -> Iterator[Finding]:
     folder = existing_folder(Path(plans[0].characters[0].images[0].path))  # cache files stand beside the pictures
     places = {True: f"on the disk of {folder}", False: "in main memory"}
     room = {True: shutil.disk_usage(folder).free, False: _memory()}
+    advice = {"latents": "cache none, or use fewer images", "captions": "lower cycle_epochs, or composites_per_image"}
     sizes = []
     if stage.caches_latents:
         sizes.append(("latents", sum(_latents(stage, plan) for plan in plans), settings.cache_latents_to_disk))
@@ -34,7 +35,7 @@ def needs(stage: Stage, plans: Sequence[Plan]) -> Iterator[Finding]:
     for what, size, is_on_disk in sizes:
         left = room[is_on_disk]
         room[is_on_disk] = max(0, left - size)
-        meaning = f"more than the {decimal(left)} that are left there; lower cycle_epochs, or cache less" if size > left else ""
+        meaning = f"more than the {decimal(left)} that there are for it; {advice[what]}" if size > left else ""
         yield Finding(f"stage 2's {what}", f"{decimal(size)} {places[is_on_disk]}", meaning, WARNING if meaning else OK)
 
 
