@@ -55,4 +55,4 @@ def test_a_disk_that_is_too_small(monkeypatch):
     assert (latents.found, latents.level) == (f"921.6 kB on the disk of {Path.cwd()}", OK)
     assert (row.subject, row.level) == ("stage 2's captions", WARNING)
     assert row.found == f"100.8 MB on the disk of {Path.cwd()}"
-    assert row.meaning == "more than the 78.4 kB that there are for it; lower cycle_epochs, or cache less"
+    assert row.meaning == "more than the 78.4 kB that there are for it; lower cycle_epochs, or composites_per_image"
