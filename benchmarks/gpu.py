@@ -4,8 +4,9 @@
     python benchmarks/gpu.py --out output/gpu --print
 
 It needs no network, and nothing of this project installed: SD 1.5 (2 GB on disk), SDXL (7 GB), Anima (6 GB) and Flux
-(34 GB, and a GPU of 80 GB) are made on the machine, with random weights. Every row is a process of its own with a limit
-of time, and is a line in OUT/rows.jsonl as soon as it is measured: the same command goes on where it was cut.
+(34 GB by its shapes, and a GPU of 80 GB; not tried) are made on the machine, with random weights. Every row is a process
+of its own with a limit of time, and is a line in OUT/rows.jsonl as soon as it is measured: the same command goes on where
+it was cut.
 
     rows          plain: upstream's own script. stage1, stage2: train_composite.py, with the guide's settings and sizes;
                   stage2-area1: stage 2 with stage 1's batch and area. doctor: what it says of the config. kill: a stage 2
