@@ -69,6 +69,7 @@ class Architecture:
     is_guided: bool = True  # whether a negative prompt changes the samples
     samples_in_training: bool = True  # whether upstream can sample while the text encoder trains
     runs_on_cpu: bool = True  # whether its precision can be set
+    ignored: tuple[str, ...] = ()  # options of every script that do nothing for it
     networks: tuple[str, ...] = ()  # upstream's network modules that are made for the model
     # What the small stand-in on which networks are tried (trainers/stand_in.py) has at each place: a class that networks look
     # for, or a linear layer's number of outputs, which some count on. Where it is empty, the stand-in is SD's.
@@ -190,6 +191,7 @@ ARCHITECTURES = {
         caption=SENTENCES,
         caption_bytes=4 * 512 * (4096 + 4),
         is_guided=False,
+        ignored=("xformers",),
         networks=("networks.lora_flux", "networks.oft_flux"),
         layers={
             "double_blocks.0": "DoubleStreamBlock",
@@ -216,6 +218,7 @@ ARCHITECTURES = {
         latents="_sd3.npz",
         caption=SENTENCES,
         caption_bytes=4 * (256 * 4096 + 77 * 2048 + 2048),
+        ignored=("xformers",),
         networks=("networks.lora_sd3",),
         layers={
             "joint_blocks.0.context_block": "SingleDiTBlock",
@@ -235,6 +238,7 @@ ARCHITECTURES = {
         caption=SENTENCES,
         caption_bytes=4 * 256 * (2304 + 2),
         samples_in_training=False,
+        ignored=("xformers",),
         networks=("networks.lora_lumina",),
         layers={
             "layers.0": "JointTransformerBlock",

@@ -124,9 +124,8 @@ def _check_stages(done: Checked, request: Request, refusals: Refusals) -> None:
     they are rehearsed: stage 2 has to fit stage 1 also where it runs alone."""
     where = str(request.config)
     errors = [done.trainer.stage_errors(stage, where) for stage in done.stages]
-    known, row = done.trainer.known_options(), done.stages[0].architecture  # what other models' kernels need is not asked for
-    if row.encoders and not row.has_unet and "attn_mode" not in known:
-        known = known - {"xformers"}  # which is an option of every script, and does nothing in these
+    # What nobody reads needs nothing of the machine.
+    known = done.trainer.known_options() - set(done.stages[0].architecture.ignored)
     read = [KohyaSettings({key: value for key, value in stage.settings.items() if key in known}) for stage in done.stages]
     errors += [machine_errors(settings, where) for settings in read]
     if all([refusals.each(each) for each in errors]):  # a list, so that each is asked
